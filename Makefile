@@ -1,0 +1,60 @@
+# Everything a fresh machine needs is installed by these targets: Python 3.11+, a C++20 compiler and make are enough.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.stamps
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+NATIVE := $(shell find native cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
+
+.PHONY: demo test test-slow check format bench docs build clean fuzz
+
+$(STAMP)/venv:
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade pip
+	mkdir -p $(STAMP) && touch $@
+
+$(STAMP)/tools: $(STAMP)/venv pyproject.toml
+	$(PY) -m pip install -q "ruff==0.17.6" "mypy==2.4.1" "clang-format==23.1.5" "cmake>=3.26" "ninja>=1.11" "scikit-build-core>=0.11" "nanobind>=2.4"
+	touch $@
+
+$(STAMP)/dev: $(STAMP)/tools requirements/constraints.txt requirements/zoo.txt
+	$(PY) -m pip install -q -c requirements/constraints.txt "torch==2.13.0"
+	$(PY) tools/extras.py compress demo dev bench | xargs -d '\n' $(PY) -m pip install -q -c requirements/constraints.txt
+	$(PY) -m pip install -q --no-deps -r requirements/zoo.txt
+	touch $@
+
+$(STAMP)/build: $(STAMP)/dev $(NATIVE)
+	$(PY) -m pip install -q --no-build-isolation --no-deps -C cmake.define.FASTCNN_EMULATE_AVX512=ON -e .
+	touch $@
+
+build: $(STAMP)/build
+
+demo: $(STAMP)/build
+	$(PY) -m fastcnn demo
+
+test: $(STAMP)/build
+	$(PY) -m pytest -q -m "not slow" --durations=15
+
+test-slow: $(STAMP)/build
+	$(PY) -m pytest -q --durations=30
+
+check: $(STAMP)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $$(find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+
+format: $(STAMP)/tools
+	$(VENV)/bin/ruff check --fix . || true
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $$(find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+
+bench: $(STAMP)/build
+	$(PY) -m fastcnn bench --suite foundation --against torch,onnxruntime,openvino,ncnn,mnn
+
+docs: $(STAMP)/build
+	$(PY) -m pip install -q -e ".[docs]"
+	$(VENV)/bin/mkdocs build --strict
+
+clean:
+	rm -rf build dist $(VENV)

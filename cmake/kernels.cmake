@@ -1,0 +1,33 @@
+# One function per kernel family: fastcnn_kernel_family(NAME direct ISAS scalar avx2 avx512 avx512_vnni)
+# compiles native/kernels/NAME/NAME.cpp plus one translation unit per ISA, NAME/<isa>.cpp, each with exactly
+# the flags of its ISA. Nothing else in the build gets ISA flags.
+
+set(FASTCNN_X86_FLAGS_scalar "")
+set(FASTCNN_X86_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
+set(FASTCNN_X86_FLAGS_avx512 ${FASTCNN_X86_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd)
+set(FASTCNN_X86_FLAGS_avx512_vnni ${FASTCNN_X86_FLAGS_avx512} -mavx512vnni -mavx512bf16 -mavx512vbmi
+    -mavx512vpopcntdq -mavx512bitalg)
+set(FASTCNN_X86_FLAGS_avx512_emulated ${FASTCNN_X86_FLAGS_avx2})
+
+function(fastcnn_kernel_family)
+  cmake_parse_arguments(FAMILY "" "NAME" "ISAS" ${ARGN})
+  set(sources "${CMAKE_CURRENT_SOURCE_DIR}/${FAMILY_NAME}/${FAMILY_NAME}.cpp")
+  if(FASTCNN_EMULATE_AVX512 AND "avx512" IN_LIST FAMILY_ISAS)
+    list(APPEND FAMILY_ISAS avx512_emulated)
+  endif()
+  foreach(isa IN LISTS FAMILY_ISAS)
+    if(NOT isa STREQUAL "scalar" AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+      continue()
+    endif()
+    set(source "${CMAKE_CURRENT_SOURCE_DIR}/${FAMILY_NAME}/${isa}.cpp")
+    set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${FASTCNN_X86_FLAGS_${isa}}")
+    list(APPEND sources "${source}")
+  endforeach()
+  add_library(fastcnn_${FAMILY_NAME} OBJECT ${sources})
+  target_link_libraries(fastcnn_${FAMILY_NAME} PRIVATE fastcnn_options)
+  if(FASTCNN_EMULATE_AVX512)
+    target_compile_definitions(fastcnn_${FAMILY_NAME} PRIVATE FASTCNN_EMULATE_AVX512=1)
+  else()
+    target_compile_definitions(fastcnn_${FAMILY_NAME} PRIVATE FASTCNN_EMULATE_AVX512=0)
+  endif()
+endfunction()

@@ -1,0 +1,1 @@
+"""Engine: a captured model becomes a Graph, a Graph becomes a Plan, a Plan runs natively."""
