@@ -1,0 +1,290 @@
+"""Output shapes, op by op, by torch's rules. Each rule gets (node, input shapes, parameter shapes).
+
+Rules raise GraphError with what was expected and what came; :func:`fastcnn.engine.graph.shapes.infer_shapes`
+adds the layer's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from fastcnn.engine.graph.graph import GraphError, Node
+from fastcnn.engine.graph.schema import Shape
+
+Shapes = Sequence[Shape]
+Params = Mapping[str, Shape]
+
+
+def _rank(shape: Shape, *ranks: int) -> None:
+    if len(shape) not in ranks:
+        wanted = " or ".join(f"{r}-d" for r in ranks)
+        raise GraphError(f"expects a {wanted} input, got shape {shape}")
+
+
+def _channels(shape: Shape, expected: int, axis: int = 1) -> None:
+    if shape[axis] != expected:
+        raise GraphError(f"expects {expected} channels on axis {axis}, got {shape[axis]} in shape {shape}")
+
+
+def _window(extent: int, kernel: int, stride: int, before: int, after: int, dilation: int) -> int:
+    reach = dilation * (kernel - 1) + 1
+    padded = extent + before + after
+    if padded < reach:
+        raise GraphError(
+            f"kernel of {kernel} (dilation {dilation}, reach {reach}) is larger than the padded input "
+            f"({extent} + {before} + {after} = {padded}): give a larger image or more padding"
+        )
+    return (padded - reach) // stride + 1
+
+
+def window_output(extent: int, kernel: int, stride: int, before: int, after: int, dilation: int, ceil: bool) -> int:
+    """Number of windows along one axis of a pool.
+
+    With ``ceil`` a last window may hang over the end, but it must start inside the input or the padding before it
+    (torch's rule).
+    """
+    out = _window(extent, kernel, stride, before, after, dilation)
+    if ceil:
+        reach = dilation * (kernel - 1) + 1
+        out = -(-(extent + before + after - reach) // stride) + 1
+        if (out - 1) * stride >= extent + before:
+            out -= 1
+    return out
+
+
+def same(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Element-wise ops of one input."""
+    return inputs[0]
+
+
+def conv(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Convolution over 1 or 2 spatial axes; weight (O, I/groups, k...), dense or as codes."""
+    weight = params["weight"] if "weight" in params else params["codes"]
+    x, a = inputs[0], node.attrs
+    axes = len(weight) - 2
+    _rank(x, axes + 2)
+    _channels(x, weight[1] * a["groups"])
+    spatial = tuple(
+        _window(x[2 + i], weight[2 + i], a["stride"][i], a["padding"][i], a["padding"][axes + i], a["dilation"][i])
+        for i in range(axes)
+    )
+    return (x[0], weight[0], *spatial)
+
+
+def conv_transpose2d(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Transposed convolution; weight (I, O/groups, kH, kW)."""
+    x, weight, a = inputs[0], params["weight"], node.attrs
+    _rank(x, 4)
+    _channels(x, weight[0])
+    out = [
+        (x[2 + i] - 1) * a["stride"][i]
+        - 2 * a["padding"][i]
+        + a["dilation"][i] * (weight[2 + i] - 1)
+        + a["output_padding"][i]
+        + 1
+        for i in range(2)
+    ]
+    if min(out) < 1:
+        raise GraphError(f"output would be {out[0]} x {out[1]}: the input {x} is too small for its padding")
+    return (x[0], weight[1] * a["groups"], *out)
+
+
+def linear(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Fully connected layer on the last axis; weight (O, I), dense or as codes."""
+    weight = params["weight"] if "weight" in params else params["codes"]
+    x = inputs[0]
+    if not x or x[-1] != weight[1]:
+        raise GraphError(f"expects {weight[1]} features on the last axis, got shape {x}")
+    return (*x[:-1], weight[0])
+
+
+def per_channel(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """batch_norm and scale_shift: one number per channel of axis 1."""
+    x = inputs[0]
+    _rank(x, 2, 3, 4, 5)
+    _channels(x, next(iter(params.values()))[0])
+    return x
+
+
+def prelu(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """One slope, or one per channel of axis 1."""
+    slopes = params["weight"][0]
+    if slopes != 1:
+        if len(inputs[0]) < 2:
+            raise GraphError(f"expects an input with channels on axis 1, got shape {inputs[0]}")
+        _channels(inputs[0], slopes)
+    return inputs[0]
+
+
+def pool(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Max and average pools over 1 or 2 spatial axes."""
+    x, a = inputs[0], node.attrs
+    axes = len(a["kernel_size"])
+    _rank(x, axes + 2)
+    dilation = a.get("dilation", [1] * axes)
+    spatial = tuple(
+        window_output(
+            x[2 + i],
+            a["kernel_size"][i],
+            a["stride"][i],
+            a["padding"][i],
+            a["padding"][axes + i],
+            dilation[i],
+            a["ceil_mode"],
+        )
+        for i in range(axes)
+    )
+    return (x[0], x[1], *spatial)
+
+
+def adaptive_pool2d(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Pools to a given output size."""
+    _rank(inputs[0], 4)
+    return (*inputs[0][:2], *node.attrs["output_size"])
+
+
+def mean(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Mean over some axes."""
+    x, dims = inputs[0], node.attrs["dims"]
+    if max(dims) >= len(x):
+        raise GraphError(f"mean over axes {dims} needs more axes than shape {x} has")
+    if node.attrs["keepdim"]:
+        return tuple(1 if i in dims else n for i, n in enumerate(x))
+    return tuple(n for i, n in enumerate(x) if i not in dims)
+
+
+def along_dim(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """softmax and log_softmax: shape kept, the axis must exist."""
+    if node.attrs["dim"] >= len(inputs[0]):
+        raise GraphError(f"dim={node.attrs['dim']} is not an axis of shape {inputs[0]}")
+    return inputs[0]
+
+
+def broadcast(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Element-wise ops of two inputs, numpy broadcasting."""
+    a, b = inputs
+    rank = max(len(a), len(b))
+    out = []
+    for m, n in zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True):
+        if m != n and m != 1 and n != 1:
+            raise GraphError(f"shapes {a} and {b} do not broadcast")
+        out.append(n if m == 1 else m)
+    return tuple(out)
+
+
+def concat(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Join along one axis."""
+    dim, first = node.attrs["dim"], inputs[0]
+    if dim >= len(first):
+        raise GraphError(f"dim={dim} is not an axis of shape {first}")
+    for other in inputs[1:]:
+        if len(other) != len(first) or other[:dim] + other[dim + 1 :] != first[:dim] + first[dim + 1 :]:
+            raise GraphError(f"cannot join shapes {first} and {other} on axis {dim}: all other axes must agree")
+    return (*first[:dim], sum(s[dim] for s in inputs), *first[dim + 1 :])
+
+
+def slice_(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Every ``step``-th index of start..end on one axis; both ends are clipped to the axis."""
+    x, a = inputs[0], node.attrs
+    if a["dim"] >= len(x):
+        raise GraphError(f"dim={a['dim']} is not an axis of shape {x}")
+    extent = x[a["dim"]]
+    end = extent if a["end"] is None else min(a["end"], extent)
+    count = max(0, -(-(end - min(a["start"], extent)) // a["step"]))
+    if count == 0:
+        raise GraphError(f"slice {a['start']}:{a['end']}:{a['step']} on axis {a['dim']} of shape {x} is empty")
+    return (*x[: a["dim"]], count, *x[a["dim"] + 1 :])
+
+
+def pad(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Constant padding of every axis."""
+    x, pads = inputs[0], node.attrs["pads"]
+    if len(pads) != len(x):
+        raise GraphError(f"pads name {len(pads)} axes, the input has shape {x}")
+    return tuple(n + before + after for n, (before, after) in zip(x, pads, strict=True))
+
+
+def resize(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Nearest or bilinear resize to a size, or by a scale (floor, as torch)."""
+    x, a = inputs[0], node.attrs
+    _rank(x, 4)
+    if a["size"] is not None:
+        return (*x[:2], *a["size"])
+    out = [math.floor(float(x[2 + i]) * a["scale"][i]) for i in range(2)]
+    if min(out) < 1:
+        raise GraphError(f"scale {a['scale']} leaves nothing of shape {x}")
+    return (*x[:2], *out)
+
+
+def resolve_reshape(target: Sequence[int], x: Shape) -> Shape:
+    """Resolve a reshape's target against an input shape.
+
+    Entries: a positive extent; 0, copy the input's axis of the same position; -2-k, copy axis k of the input;
+    -1 (at most once), whatever is left.
+    """
+    out: list[int] = []
+    for i, extent in enumerate(target):
+        axis = i if extent == 0 else -2 - extent
+        if extent > 0 or extent == -1:
+            out.append(extent)
+        elif axis < len(x):
+            out.append(x[axis])
+        else:
+            raise GraphError(f"reshape to {list(target)} copies axis {axis}, which shape {x} does not have")
+    total = math.prod(x)
+    if -1 in out:
+        rest = math.prod(n for n in out if n != -1)
+        if rest == 0 or total % rest:
+            raise GraphError(f"cannot reshape {x} to {list(target)}: {total} elements do not divide by {rest}")
+        out[out.index(-1)] = total // rest
+    if math.prod(out) != total:
+        raise GraphError(f"cannot reshape {x} ({total} elements) to {list(target)} ({math.prod(out)} elements)")
+    return tuple(out)
+
+
+def reshape(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """New shape, same elements in the same order."""
+    return resolve_reshape(node.attrs["shape"], inputs[0])
+
+
+def flatten(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Merge axes start_dim..end_dim (both included)."""
+    x, start, end = inputs[0], node.attrs["start_dim"], node.attrs["end_dim"]
+    if end >= max(len(x), 1) or start > end:
+        raise GraphError(f"flatten of axes {start}..{end} does not fit shape {x}")
+    return (*x[:start], math.prod(x[start : end + 1]), *x[end + 1 :])
+
+
+def permute(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Axes in a new order."""
+    x, dims = inputs[0], node.attrs["dims"]
+    if len(dims) != len(x):
+        raise GraphError(f"permute by {dims} does not fit shape {x}")
+    return tuple(x[i] for i in dims)
+
+
+def constant(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """The baked tensor's own shape."""
+    return params["value"]
+
+
+def outside(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Shapes of torch steps come from their callable, never from here."""
+    raise GraphError("the shape of a torch step comes from its callable in Graph.torch_calls")
+
+
+def conv_macs(node: Node, inputs: Shapes, params: Params, out: Shape) -> int:
+    """Output elements times taps per output."""
+    weight = params["weight"] if "weight" in params else params["codes"]
+    return math.prod(out) * math.prod(weight[1:])
+
+
+def conv_transpose_macs(node: Node, inputs: Shapes, params: Params, out: Shape) -> int:
+    """Every input element meets every tap of its group's outputs."""
+    return math.prod(inputs[0]) * math.prod(params["weight"][1:])
+
+
+def linear_macs(node: Node, inputs: Shapes, params: Params, out: Shape) -> int:
+    """Output elements times input features."""
+    return math.prod(out) * inputs[0][-1]
