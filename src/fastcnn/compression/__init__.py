@@ -1,0 +1,1 @@
+"""Apply methods to whole models: convert, prepare, fine-tune, report, recipes."""

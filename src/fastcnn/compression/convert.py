@@ -1,0 +1,216 @@
+"""convert and prepare: apply a method to the layers of a model, into a new model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastcnn.compression.report import attach
+from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, check_patterns
+from fastcnn.methods.pruning.masking import absorb_torch_prune
+from fastcnn.methods.registry import Method, method_of
+from fastcnn.methods.replace import replace_layers, weight_layers
+
+
+class NothingDoneWarning(UserWarning):
+    """Every matched layer was declined; the model is an unchanged copy and the message says why."""
+
+
+class Trainee(nn.Module):
+    """A model in training under a session, made by :func:`prepare`.
+
+    Forward is that of ``model``. Any training loop calls :meth:`step` after each ``optimizer.step()``, and
+    :meth:`finish` (or ``fastcnn.convert(trainee)``) at the end; ``fastcnn.finetune`` does it for you.
+    ``state_dict`` carries masks and the session's counters, so a loop can be resumed exactly.
+    """
+
+    def __init__(self, model: nn.Module, session: TrainedSession, config: MethodConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self._session: TrainedSession | None = session
+
+    @property
+    def session(self) -> TrainedSession:
+        """The running session; ValueError once it is finished."""
+        if self._session is None:
+            raise ValueError("this training session is finished: prepare the model again to go on")
+        return self._session
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model under training."""
+        return self.model(*args, **kwargs)
+
+    def step(self) -> None:
+        """Tell the session that the optimizer has made a step."""
+        self.session.step()
+
+    def finish(self) -> nn.Module:
+        """End the session; return the model as ordinary modules, with its report."""
+        session = self.session
+        model = session.finish()
+        attach(model, session.reports)
+        self._session = None
+        return model
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Session state for ``state_dict``."""
+        return self.session.state()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`get_extra_state`."""
+        self.session.load_state(state)
+
+
+def convert(
+    model: nn.Module,
+    config: MethodConfig | None = None,
+    layers: str | Sequence[str] = "*",
+    data: Iterable[Any] | None = None,
+) -> nn.Module:
+    """Apply a method to the matching layers and return a new model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left alone. A module from :func:`prepare` instead ends its session (then no ``config``).
+    config : MethodConfig
+        Which method, and how. A trained method runs here without training, straight to its final target.
+    layers : glob pattern or sequence of them
+        Names as in ``model.named_modules()``; ``*`` also crosses dots.
+    data : iterable, optional
+        Calibration batches. No method of this release reads data, so giving it is an error.
+
+    Returns
+    -------
+    nn.Module
+        Same mode, devices and dtypes; ``fastcnn.report`` tells what happened to each layer.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches ``layers`` (the message lists the layers there are), a weight is NaN or Inf, or
+        data is given to a method that reads none.
+    TypeError
+        For a wrong kind of argument.
+
+    Warns
+    -----
+    NothingDoneWarning
+        If every matched layer was declined.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from fastcnn import KMeansConfig, convert
+    >>> small = convert(nn.Sequential(nn.Linear(8, 4)), KMeansConfig(clusters=4))
+    """
+    if isinstance(model, Trainee):
+        if config is not None or layers != "*":
+            raise ValueError("a prepared model already has its config and layers: call convert(trainee) alone")
+        return _warn_if_idle(model.finish(), model.config)
+    _check_model(model)
+    method = _method(config)
+    assert config is not None
+    if data is not None:
+        raise ValueError(f"{type(config).__name__} reads no calibration data: leave data out")
+    if method.kind == "trained":
+        return _warn_if_idle(prepare(model, config, layers).finish(), config)
+    fresh = copy_model(model)
+    absorb_torch_prune(fresh)
+    names = _matching(fresh, method, layers)
+    attach(fresh, replace_layers(fresh, method, config, names))
+    return _warn_if_idle(fresh, config)
+
+
+def prepare(model: nn.Module, config: MethodConfig, layers: str | Sequence[str] = "*") -> Trainee:
+    """Begin a trained method on a copy of the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left alone; masks of ``torch.nn.utils.prune`` are taken over.
+    config : MethodConfig
+        Of a trained method (MagnitudeConfig, DeepCompressionConfig).
+    layers : glob pattern or sequence of them
+
+    Returns
+    -------
+    Trainee
+        Train it by ``fastcnn.finetune`` or your own loop, then ``fastcnn.convert(trainee)``.
+
+    Raises
+    ------
+    ValueError
+        If the method needs no training (use convert), nothing matches, or a weight is NaN or Inf.
+    TypeError
+        For a wrong kind of argument.
+    """
+    _check_model(model)
+    method = _method(config)
+    if method.kind != "trained":
+        raise ValueError(f"{type(config).__name__} needs no session: call fastcnn.convert(model, config)")
+    fresh = copy_model(model)
+    names = _matching(fresh, method, layers)
+    foreign = [name for name in names if "parametrizations" in fresh.get_submodule(name)._modules]
+    if foreign:
+        raise ValueError(
+            f"the weights of {', '.join(foreign)} are already parametrized: call "
+            "torch.nn.utils.parametrize.remove_parametrizations on them, or end their session by convert"
+        )
+    trainee = Trainee(fresh, method.session(fresh, config, names), config)
+    trainee.training = model.training
+    return trainee
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """Deep copy that also takes tensors hung on modules by torch.nn.utils.prune (which deepcopy refuses)."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+
+
+def _method(config: MethodConfig | None) -> Method:
+    if config is None:
+        raise TypeError("config is missing: give a config such as fastcnn.KMeansConfig(), or a prepared model")
+    return method_of(config)
+
+
+def _matching(model: nn.Module, method: Method, layers: str | Sequence[str]) -> list[str]:
+    patterns = check_patterns("layers", layers)
+    kinds = method.session.serves if method.session is not None else tuple(method.layers)
+    candidates = weight_layers(model, kinds)
+    found = [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not found:
+        served = " and ".join(kind.__name__ for kind in kinds)
+        raise ValueError(
+            f"layers={layers!r} matches no layer that {method.name} serves ({served}). "
+            f"The model has: {', '.join(candidates) or 'none of that kind'}"
+        )
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in candidates):
+            raise ValueError(
+                f"the pattern {pattern!r} in layers matches nothing. The model has: {', '.join(candidates)}"
+            )
+    return found
+
+
+def _warn_if_idle(model: nn.Module, config: MethodConfig) -> nn.Module:
+    lines: list[LayerReport] = model.__dict__["_fastcnn_reports"]
+    if not any(line.status == "done" for line in lines):
+        why = "; ".join(f"{line.layer}: {line.why}" for line in lines)
+        warnings.warn(f"{type(config).__name__} changed nothing: {why}", NothingDoneWarning, stacklevel=3)
+    return model

@@ -1,0 +1,1 @@
+"""Exact fast algorithms: same weights, other arithmetic."""
