@@ -1,0 +1,61 @@
+"""What every engine of a benchmark fulfils."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+Runner = Callable[[F32], npt.NDArray[Any]]
+
+
+class Engine(ABC):
+    """An inference engine, as a benchmark sees it.
+
+    Attributes
+    ----------
+    name : str
+        The word on the command line.
+    modules : tuple of str
+        What must be importable.
+    distribution : str
+        Whose version is reported.
+    extra : str
+        The extra of fastcnn that brings it.
+    variants : tuple of str
+        Ways to run it; the fastest counts.
+    """
+
+    name: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]]
+    distribution: ClassVar[str]
+    extra: ClassVar[str] = "bench"
+    variants: ClassVar[tuple[str, ...]] = ("default",)
+
+    @abstractmethod
+    def convert(self, folder: Path, example: F32) -> None:
+        """Turn the exported model in ``folder`` into this engine's own files there."""
+
+    @abstractmethod
+    def open(self, folder: Path, example: F32, *, threads: int, variant: str) -> Runner:
+        """Load the files for inputs shaped like ``example`` (N, C, H, W) and return a callable."""
+
+    @classmethod
+    def missing(cls) -> tuple[str, ...]:
+        """Modules that are not installed; nothing is imported to find out."""
+        return tuple(module for module in cls.modules if importlib.util.find_spec(module) is None)
+
+    @classmethod
+    def version(cls) -> str:
+        """Version of the installed distribution, or an empty string."""
+        try:
+            return importlib.metadata.version(cls.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return ""

@@ -1,0 +1,10 @@
+"""Names of the files that the steps of a benchmark hand to each other."""
+
+INPUTS = "inputs.npy"
+"""float32 (K, N, C, H, W): K batches; the first is timed, all are checked."""
+EXACT = "exact.npy"
+"""float64 outputs for the same batches, (K, N, ...)."""
+FCNN = "model.fcnn"
+ONNX = "model.onnx"
+TORCH_EXPORT = "model.pt2"
+TORCHSCRIPT = "model.pt"

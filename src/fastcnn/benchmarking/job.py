@@ -1,0 +1,74 @@
+"""Job: what one worker process is told, as a JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Task = Literal["convert", "time"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One conversion, or one timed block, of one engine.
+
+    Parameters
+    ----------
+    task : {"convert", "time"}
+        ``convert`` turns the exported model into the engine's own files; ``time`` measures one block.
+    engine : str
+        A name in :data:`fastcnn.benchmarking.engines.ENGINES`.
+    variant : str
+        One of the engine's variants, such as a memory format.
+    folder : str
+        Holds the exported model and the engine's files.
+    threads : int
+        Computing threads.
+    warmup_s, seconds : float
+        Length of warm-up and of the timed part, in seconds.
+    result : str
+        The worker writes its answer (JSON) here, last of all.
+    outputs : str
+        If not empty: where to save the outputs for all inputs (.npy).
+    """
+
+    task: Task
+    engine: str
+    variant: str
+    folder: str
+    threads: int
+    warmup_s: float
+    seconds: float
+    result: str
+    outputs: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        """Read a job back.
+
+        Raises
+        ------
+        ValueError
+            If the file is no JSON object with exactly the fields of a job, each of its kind.
+        """
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"job file {path} cannot be read: {error}") from error
+        kinds = {"threads": int, "warmup_s": (int, float), "seconds": (int, float)}
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            given = sorted(data) if isinstance(data, dict) else type(data).__name__
+            raise ValueError(f"job file {path} holds {given}, expected exactly {sorted(names)}")
+        for name, value in data.items():
+            if not isinstance(value, kinds.get(name, str)) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise ValueError(f"job file {path}: {name}={value!r} is of a wrong kind")
+        if data["task"] not in ("convert", "time"):
+            raise ValueError(f"job file {path}: task={data['task']!r}: choose 'convert' or 'time'")
+        return cls(**data)

@@ -1,0 +1,64 @@
+"""Start one worker process with its threads fixed, and bring its answer back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastcnn.benchmarking.job import Job
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class EngineFailedError(RuntimeError):
+    """A worker ended without an answer; the message names engine and reason."""
+
+
+def run_worker(job: Job, *, timeout_s: float) -> dict[str, Any]:
+    """Run a job in a fresh process and return its answer.
+
+    Raises
+    ------
+    EngineFailedError
+        If the process fails, dies of a signal, takes longer than ``timeout_s`` or writes no answer.
+    """
+    environment = dict(os.environ)
+    environment.update(dict.fromkeys(_THREAD_VARIABLES, str(job.threads)))
+    source = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH", ""))))
+    result = Path(job.result)
+    result.unlink(missing_ok=True)
+    # -P: a file in the current folder must not shadow a library.
+    command = [sys.executable, "-P", "-m", "fastcnn.benchmarking.worker"]
+    with tempfile.TemporaryDirectory(prefix="fastcnn-job-") as folder:
+        path = Path(folder) / "job.json"
+        job.write(path)
+        try:
+            done = subprocess.run(
+                [*command, str(path)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EngineFailedError(f"{job.engine}: no answer within {timeout_s:.0f} s") from error
+    text = done.stdout.decode("utf-8", errors="replace")
+    if done.returncode != 0 or not result.is_file():
+        raise EngineFailedError(f"{job.engine}: {_reason(done.returncode, text)}")
+    answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return answer
+
+
+def _reason(code: int, text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    stated = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    last = stated[-1] if stated else (lines[-1] if lines else "no output")
+    return f"died of signal {-code} ({last})" if code < 0 else f"{last}"
