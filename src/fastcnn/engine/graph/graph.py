@@ -25,12 +25,14 @@ class GraphError(ValueError):
 class GraphInput:
     """One input of the net.
 
-    ``shape`` is the example shape, batch first; the engine plans for others when they come.
+    ``shape`` is the example shape, batch first; the engine plans for others when they come, except on the axes in
+    ``fixed``: there the model's code has baked the extent in, and another one would be computed wrongly.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    fixed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,9 @@ class Graph:
                     f"node {node.name!r} ({node.attrs.get('target', '?')}) runs in torch and cannot be saved"
                 )
         return {
-            "inputs": [{"name": v.name, "shape": list(v.shape), "dtype": v.dtype} for v in self.inputs],
+            "inputs": [
+                {"name": v.name, "shape": list(v.shape), "dtype": v.dtype, "fixed": list(v.fixed)} for v in self.inputs
+            ],
             "nodes": [
                 {
                     "name": n.name,

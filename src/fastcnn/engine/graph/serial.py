@@ -62,14 +62,16 @@ def _text(value: object, what: str) -> str:
 
 def _input(item: object, index: int) -> GraphInput:
     what = f"inputs[{index}]"
-    fields = _object(item, {"name", "shape", "dtype"}, what)
+    fields = _object(item, {"name", "shape", "dtype", "fixed"}, what)
     shape = _list(fields["shape"], MAX_RANK, f"{what}.shape")
-    if not all(is_integer(n) for n in shape):
-        raise GraphError(f"{what}.shape must hold integers")
+    fixed = _list(fields["fixed"], MAX_RANK, f"{what}.fixed")
+    if not all(is_integer(n) for n in (*shape, *fixed)):
+        raise GraphError(f"{what}: shape and fixed must hold integers")
     return GraphInput(
         name=_text(fields["name"], f"{what}.name"),
         shape=tuple(shape),
         dtype=_text(fields["dtype"], f"{what}.dtype"),
+        fixed=tuple(fixed),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
+from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node
 from fastcnn.engine.graph.ops import OPS, where
 from fastcnn.engine.graph.schema import MAX_ELEMENTS, MAX_RANK, MAX_SIZE, Shape, is_integer
 
@@ -37,7 +37,7 @@ def infer_shapes(graph: Graph, input_shapes: Mapping[str, Sequence[int]]) -> dic
     for value in graph.inputs:
         if value.name not in input_shapes:
             raise GraphError(f"no shape was given for input {value.name!r}")
-        shapes[value.name] = _checked_input(value.name, input_shapes[value.name])
+        shapes[value.name] = _checked_input(value, input_shapes[value.name])
     unknown = sorted(set(input_shapes) - set(shapes))
     if unknown:
         raise GraphError(f"unknown inputs {unknown}: this graph takes {[v.name for v in graph.inputs]}")
@@ -63,15 +63,21 @@ def macs(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
     return result
 
 
-def _checked_input(name: str, shape: Sequence[int]) -> Shape:
-    extents = tuple(shape)
-    if not 1 <= len(extents) <= MAX_RANK:
-        raise GraphError(f"input {name!r} must have 1..{MAX_RANK} axes, got shape {extents}")
+def _checked_input(value: GraphInput, shape: Sequence[int]) -> Shape:
+    name, extents = value.name, tuple(shape)
+    if len(extents) != len(value.shape):
+        raise GraphError(f"input {name!r} must have {len(value.shape)} axes like {value.shape}, got shape {extents}")
     if not all(is_integer(n) or isinstance(n, np.integer) for n in extents):
         raise GraphError(f"input {name!r}: extents must be integers, got {extents}")
     result = tuple(int(n) for n in extents)
     if min(result) < 1 or max(result) > MAX_SIZE:
         raise GraphError(f"input {name!r} has shape {result}: every extent must be in 1..{MAX_SIZE}")
+    for axis in value.fixed:
+        if result[axis] != value.shape[axis]:
+            raise GraphError(
+                f"input {name!r} has shape {result}, but axis {axis} must be {value.shape[axis]}: the model computes with "
+                f"that size in its own code; capture it again with inputs of the wanted size"
+            )
     _check_size(f"input {name!r}", result)
     return result
 
