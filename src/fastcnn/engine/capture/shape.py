@@ -58,7 +58,7 @@ def drop_axis(lower: Lowering, x: str, dim: int) -> str:
 
 
 def open_target(asked: Sequence[int], x: Shape, out: Shape) -> list[int]:
-    """Write a reshape from shape x to shape out, asked for as ``asked``, with as few fixed extents as its meaning allows.
+    """Write a reshape from shape x to shape out with as few fixed extents as its meaning allows.
 
     Parameters
     ----------

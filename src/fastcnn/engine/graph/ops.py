@@ -325,9 +325,8 @@ def check_graph(graph: Graph, *, internal: bool = False, allow_torch: bool = Fal
             raise GraphError(f"input {value.name!r}: extents must be in 1..{MAX_SIZE}, got {show(value.shape)}")
         if value.dtype != "float32":
             raise GraphError(f"input {value.name!r}: dtype must be 'float32', got {show(value.dtype)}")
-        if not isinstance(value.fixed, tuple) or not all(
-            is_integer(i) and 0 <= i < len(value.shape) for i in value.fixed
-        ):
+        rank = len(value.shape)
+        if not isinstance(value.fixed, tuple) or not all(is_integer(i) and 0 <= i < rank for i in value.fixed):
             raise GraphError(f"input {value.name!r}: fixed must name axes of {value.shape}, got {show(value.fixed)}")
     for name in graph.outputs:
         _check_name(name, "output name")

@@ -75,8 +75,8 @@ def _checked_input(value: GraphInput, shape: Sequence[int]) -> Shape:
     for axis in value.fixed:
         if result[axis] != value.shape[axis]:
             raise GraphError(
-                f"input {name!r} has shape {result}, but axis {axis} must be {value.shape[axis]}: the model computes with "
-                f"that size in its own code; capture it again with inputs of the wanted size"
+                f"input {name!r} has shape {result}, but axis {axis} must be {value.shape[axis]}: the model computes "
+                f"with that size in its own code; capture it again with inputs of the wanted size"
             )
     _check_size(f"input {name!r}", result)
     return result
