@@ -1,0 +1,222 @@
+"""``fastcnn bench``: ours and other engines on the same net, in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fastcnn.cli.errors import CliError, GoalMissedError
+from fastcnn.cli.model import is_file, model_file, torch_model
+from fastcnn.cli.options import (
+    OUT_HELP,
+    JsonOption,
+    ThreadsOption,
+    ToleranceOption,
+    WeightsOption,
+    check_count,
+    check_output,
+    parse_shape,
+    parse_tolerance,
+)
+from fastcnn.cli.output import emit, log, plain, write_atomically
+
+
+def bench_command(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="package.module:callable or FILE.fcnn")
+    ] = None,
+    suite: Annotated[str | None, typer.Option("--suite", metavar="NAME", help="a set of nets: foundation")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="NET", help="one net of the suite")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="LIST",
+            help="torch,onnxruntime,openvino,ncnn,mnn; none for ours alone; default: all that are installed",
+        ),
+    ] = None,
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="pictures at a time")] = 1,
+    size: Annotated[int, typer.Option("--size", metavar="PIXELS", help="height and width")] = 224,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="N,C,H,W", help="input shape, instead of --batch and --size")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="timed blocks for each engine")] = 3,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="length of a timed block")] = 3.0,
+    tolerance: ToleranceOption = "fp32",
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--goal", metavar="[NET:]ENGINE=RATIO", help="exit 1 if ours/engine is above RATIO; may be repeated"
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="keep converted models of the peers there")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.json", help=f"also write the JSON there; {OUT_HELP}")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time our compiled nets against other engines: in turn, each block in a fresh process, at equal threads."""
+    from fastcnn.benchmarking import benchmark
+
+    for value, name in ((threads, "--threads"), (batch, "--batch"), (size, "--size"), (rounds, "--rounds")):
+        check_count(value, name)
+    check_output(out, suffix=".json")
+    allowed = parse_tolerance(tolerance)
+    wanted = parse_shape(shape) if shape is not None else (batch, 3, size, size)
+    if len(wanted) != 4:
+        raise CliError(f"--shape {shape!r} must have four numbers", hint="for example  --shape 1,3,224,224")
+    peers = _peers(against, models or [])
+    goals = [parse_goal(text) for text in goal or []]
+    _check_goals(goals, peers)
+    result = benchmark(
+        _models(models or [], suite, only, weights, wanted),
+        wanted,
+        against=peers,
+        threads=threads,
+        rounds=rounds,
+        seconds=seconds,
+        tolerance=allowed,
+        cache=cache,
+        progress=log,
+    )
+    for reason in result.skipped.values():
+        log(f"left out: {reason}")
+    if out is not None:
+        write_atomically(out, result.dumps() + "\n")
+    emit(as_json, plain(result.to_json()), _table(result))
+    missed = [line for g in goals for line in g.missed(result)]
+    failed = [f"{e.engine} on {net.net}: {e.failure}" for net in result.nets for e in net.engines if e.failure]
+    if missed or failed:
+        raise GoalMissedError("; ".join([*missed, *failed]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """``[NET:]ENGINE=RATIO``: ours must take at most RATIO of the engine's time."""
+
+    net: str | None
+    engine: str
+    ratio: float
+
+    def missed(self, result: Any) -> list[str]:
+        """Sentences on each net that misses it (no figure counts as missed)."""
+        lines = []
+        nets = [net for net in result.nets if self.net in (None, net.net)]
+        if not nets:
+            lines.append(f"no net {self.net!r} was timed")
+        for net in nets:
+            ratio = next((e.ratio for e in net.engines if e.engine == self.engine), None)
+            if ratio is None:
+                lines.append(f"{net.net}: no ratio against {self.engine}")
+            elif not ratio <= self.ratio:
+                lines.append(f"{net.net}: {ratio:.3f} of {self.engine}'s time, the goal is {self.ratio}")
+        return lines
+
+
+def parse_goal(text: str) -> Goal:
+    """Read a goal.
+
+    Raises
+    ------
+    CliError
+        If it is not ``[NET:]ENGINE=RATIO`` with a known engine and a positive number.
+    """
+    from fastcnn.benchmarking import PEERS
+
+    left, equals, right = text.partition("=")
+    net, colon, engine = left.rpartition(":")
+    try:
+        ratio = float(right)
+    except ValueError:
+        ratio = 0.0
+    if not equals or engine not in PEERS or (colon and not net) or not 0 < ratio < float("inf"):
+        raise CliError(
+            f"--goal {text!r} is not understood: write [NET:]ENGINE=RATIO with ENGINE of {', '.join(PEERS)}",
+            hint="for example  --goal resnet18:onnxruntime=0.9",
+        )
+    return Goal(net=net or None, engine=engine, ratio=ratio)
+
+
+def _check_goals(goals: list[Goal], peers: list[str] | None) -> None:
+    for g in goals:
+        if peers is not None and g.engine not in peers:
+            raise CliError(f"--goal names {g.engine}, which --against leaves out", hint=f"add {g.engine} to --against")
+
+
+def _peers(against: str | None, models: list[str]) -> list[str] | None:
+    if against is None:
+        return None
+    if against == "none":
+        return []
+    names = [name.strip() for name in against.split(",") if name.strip()]
+    if not names:
+        raise CliError("--against is empty", hint="name engines, or write none")
+    from fastcnn.benchmarking import PEERS
+
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise CliError(
+            f"--against names {', '.join(unknown)}; allowed: {', '.join(PEERS)} or none", hint="separate them by commas"
+        )
+    files = [model for model in models if is_file(model)]
+    if files:
+        raise CliError(
+            f"MODEL {files[0]!r} holds no torch model, so {', '.join(names)} cannot run it",
+            hint="give package.module:callable, or --against none",
+        )
+    return names
+
+
+def _models(
+    models: list[str], suite: str | None, only: str | None, weights: str | None, shape: tuple[int, ...]
+) -> Iterator[tuple[str, Any]]:
+    """Check everything that can be checked, then make the nets one at a time."""
+    from fastcnn.benchmarking import SUITES, suite_models
+
+    if not models and suite is None:
+        raise CliError("neither MODEL nor --suite is given", hint="fastcnn bench --suite foundation")
+    if suite is not None and suite not in SUITES:
+        raise CliError(f"--suite {suite!r} is not known; allowed: {', '.join(SUITES)}", hint="--suite foundation")
+    if only is not None and (suite is None or only not in SUITES[suite]):
+        nets = ", ".join(SUITES[suite]) if suite else "nothing without --suite"
+        raise CliError(f"--only {only!r} is not in the suite; allowed: {nets}", hint="leave it out for all nets")
+    if weights is not None and (suite is not None or len(models) != 1 or is_file(models[0])):
+        raise CliError("--weights goes with exactly one MODEL of the form package.module:callable", hint="leave it out")
+    files = {model: model_file(model) for model in models if is_file(model)}
+
+    def one_by_one() -> Iterator[tuple[str, Any]]:
+        for model in models:
+            if model in files:
+                yield files[model].stem, files[model]
+            else:
+                yield model.rpartition(":")[2], torch_model(model, weights)
+        if suite is not None:
+            yield from suite_models(suite, shape, only=only)
+
+    return one_by_one()
+
+
+def _table(result: Any) -> Table:
+    settings = result.settings
+    table = Table(
+        title=f"{result.host['cpu']}, {settings['threads']} threads, input {'x'.join(map(str, settings['shape']))}, "
+        f"{settings['rounds']} rounds of {settings['seconds']:g} s",
+        caption="ms: median over rounds; spread: slowest less fastest round; ours/peer below 1: ours is faster; "
+        "error: max|y-y64| / max|y64|, worst picture",
+    )
+    for column in ("net", "engine"):
+        table.add_column(column)
+    for column in ("ms", "spread", "ours/peer", "error"):
+        table.add_column(column, justify="right")
+    for row in result.rows():
+        table.add_row(*row)
+    return table
