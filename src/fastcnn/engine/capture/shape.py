@@ -202,7 +202,10 @@ def repeat(lower: Lowering, a: Arguments) -> str:
 @lowers("aten::expand", "aten::expand_as", "aten::broadcast_to")
 def expand(lower: Lowering, a: Arguments) -> str:
     """Broadcast, by adding zeros; element-wise consumers read the value before it instead."""
-    x, out = a.value("self"), lower.output_shape()
+    return _expand(lower, a.value("self"), lower.output_shape())
+
+
+def _expand(lower: Lowering, x: str, out: Shape) -> str:
     if out == lower.shape(x):
         return x
     if len(out) == lower.rank(x) and out[0] == lower.shape(x)[0]:
@@ -211,6 +214,19 @@ def expand(lower: Lowering, a: Arguments) -> str:
         lower.unexpanded[y] = x
         return y
     raise Unsupported("it expands the batch axis or adds axes")
+
+
+@lowers("aten::copy")
+def copy(lower: Lowering, a: Arguments) -> str:
+    """What is left of an in-place copy: the source, in the shape of the target."""
+    source, number = a["src"], lower.scalar(a["src"])
+    if isinstance(source, str):
+        return _expand(lower, source, lower.output_shape())
+    if number is not None:
+        return lower.emit("clamp", [a.value("self")], attrs={"min": number, "max": number})
+    # A whole tensor of constants: its batch axis follows the target's.
+    zero = lower.emit("clamp", [a.value("self")], attrs={"min": 0.0, "max": 0.0})
+    return lower.emit("add", [zero, lower.constant_value(source)])
 
 
 def _slice(lower: Lowering, x: str, dim: int, start: int, end: int | None, step: int = 1) -> str:

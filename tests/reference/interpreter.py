@@ -1,0 +1,301 @@
+"""A float64 interpreter of graphs: the oracle every room is judged by.
+
+Obvious numpy, one function per op, no import of the engine's shape rules, passes or kernels. Convolutions loop over
+the kernel's taps and contract channels with a matrix product; pools gather every window.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from fastcnn.engine.graph import Graph, Node
+
+F64 = np.float64
+_erf = np.vectorize(math.erf, otypes=[F64])
+
+
+def run_graph(graph: Graph, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a graph in float64.
+
+    Parameters
+    ----------
+    graph : Graph
+        May hold internal ops and epilogues of plan passes, and torch steps.
+    inputs : dict of str to ndarray
+        One array per graph input; cast to float64.
+
+    Returns
+    -------
+    list of ndarray
+        One float64 array per graph output.
+    """
+    values = run_values(graph, inputs)
+    return [values[name] for name in graph.outputs]
+
+
+def run_values(graph: Graph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Like :func:`run_graph`, but return every value by name."""
+    values: dict[str, np.ndarray] = {}
+    for value in graph.inputs:
+        values[value.name] = np.asarray(inputs[value.name], F64)
+    for node in graph.nodes:
+        args = [values[name] for name in node.inputs]
+        params = {role: graph.weights[key] for role, key in node.params.items()}
+        if node.op == "torch":
+            values[node.name] = np.asarray(graph.torch_calls[node.attrs["key"]](*args), F64)
+            continue
+        epilogue = node.attrs.get("epilogue")
+        residual = args.pop() if epilogue and epilogue["residual"] is not None else None
+        out = _OPS[node.op](node, params, *args)
+        if epilogue:
+            out = _epilogue(epilogue, out, residual)
+        assert out.dtype == F64, node
+        values[node.name] = out
+    return values
+
+
+def _epilogue(epilogue: dict, out: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
+    def activate(x: np.ndarray) -> np.ndarray:
+        what = epilogue["activation"]
+        if what is None:
+            return x
+        attrs = {key: value for key, value in what.items() if key != "op"}
+        return _OPS[what["op"]](Node(name="activation", op=what["op"], inputs=(), attrs=attrs), {}, x)
+
+    if epilogue["order"] == "add_then_act":
+        return activate(out if residual is None else out + residual)
+    out = activate(out)
+    return out if residual is None else out + residual
+
+
+def _conv(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, attrs: dict) -> np.ndarray:
+    """Convolution over any number of spatial axes, tap by tap."""
+    x, w = x.astype(F64), w.astype(F64)
+    spatial = w.ndim - 2
+    pads = attrs["padding"]
+    x = np.pad(x, [(0, 0), (0, 0)] + [(pads[i], pads[spatial + i]) for i in range(spatial)])
+    groups, stride, dilation = attrs["groups"], attrs["stride"], attrs["dilation"]
+    kernel = w.shape[2:]
+    out_size = [(x.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(spatial)]
+    per_in, per_out = w.shape[1], w.shape[0] // groups
+    out = np.zeros((x.shape[0], groups, per_out, math.prod(out_size)), F64)
+    xg = x.reshape(x.shape[0], groups, per_in, *x.shape[2:])
+    wg = w.reshape(groups, per_out, per_in, *kernel)
+    for tap in itertools.product(*map(range, kernel)):
+        window = tuple(
+            slice(t * dilation[i], t * dilation[i] + (out_size[i] - 1) * stride[i] + 1, stride[i])
+            for i, t in enumerate(tap)
+        )
+        patch = xg[(slice(None),) * 3 + window].reshape(x.shape[0], groups, per_in, -1)
+        out += wg[(slice(None),) * 3 + tap] @ patch
+    out = out.reshape(x.shape[0], w.shape[0], *out_size)
+    return out if bias is None else out + bias.astype(F64).reshape(-1, *[1] * spatial)
+
+
+def _conv_transpose2d(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, attrs: dict) -> np.ndarray:
+    """Scatter every input pixel through every tap, then cut the padding off."""
+    x, w = x.astype(F64), w.astype(F64)
+    groups, (sh, sw), (dh, dw) = attrs["groups"], attrs["stride"], attrs["dilation"]
+    (ph, pw), (oph, opw) = attrs["padding"], attrs["output_padding"]
+    n, channels, height, width = x.shape
+    per_in, per_out, kh, kw = channels // groups, w.shape[1], w.shape[2], w.shape[3]
+    full = (
+        n,
+        groups,
+        per_out,
+        (height - 1) * sh + dh * (kh - 1) + 1 + oph,
+        (width - 1) * sw + dw * (kw - 1) + 1 + opw,
+    )
+    out = np.zeros(full, F64)
+    xg, wg = x.reshape(n, groups, per_in, height * width), w.reshape(groups, per_in, per_out, kh, kw)
+    for i, j in itertools.product(range(kh), range(kw)):
+        part = (wg[:, :, :, i, j].swapaxes(1, 2) @ xg).reshape(n, groups, per_out, height, width)
+        top, left = i * dh, j * dw
+        out[:, :, :, top : top + (height - 1) * sh + 1 : sh, left : left + (width - 1) * sw + 1 : sw] += part
+    out = out.reshape(n, groups * per_out, *full[3:])[:, :, ph : full[3] - ph, pw : full[4] - pw]
+    return out if bias is None else out + bias.astype(F64).reshape(-1, 1, 1)
+
+
+def _windows(extent: int, k: int, s: int, before: int, after: int, d: int, ceil: bool) -> list[list[int]]:
+    """Indices (padding included: negative or beyond the end) each window reads along one axis, torch's rule."""
+    reach = d * (k - 1) + 1
+    total = extent + before + after - reach
+    count = (math.ceil(total / s) if ceil else total // s) + 1
+    if ceil and (count - 1) * s >= extent + before:
+        count -= 1
+    return [[o * s - before + t * d for t in range(k)] for o in range(count)]
+
+
+def _pool(x: np.ndarray, attrs: dict, kind: str) -> np.ndarray:
+    spatial = len(attrs["kernel_size"])
+    if spatial == 1:
+        lifted = {key: attrs[key] for key in ("ceil_mode", "count_include_pad", "divisor_override") if key in attrs}
+        lifted |= {key: [1, *attrs[key]] for key in ("kernel_size", "stride", "dilation") if key in attrs}
+        lifted["padding"] = [0, attrs["padding"][0], 0, attrs["padding"][1]]
+        return _pool(x[:, :, None], lifted, kind)[:, :, 0]
+    (kh, kw), (sh, sw), (top, left, bottom, right) = attrs["kernel_size"], attrs["stride"], attrs["padding"]
+    dh, dw = attrs.get("dilation", [1, 1])
+    height, width = x.shape[2:]
+    rows = _windows(height, kh, sh, top, bottom, dh, attrs["ceil_mode"])
+    cols = _windows(width, kw, sw, left, right, dw, attrs["ceil_mode"])
+    out = np.empty((*x.shape[:2], len(rows), len(cols)), F64)
+    for (i, rs), (j, cs) in itertools.product(enumerate(rows), enumerate(cols)):
+        inside_rows = [r for r in rs if 0 <= r < height]
+        inside_cols = [c for c in cs if 0 <= c < width]
+        patch = x[:, :, inside_rows][:, :, :, inside_cols].reshape(*x.shape[:2], -1)
+        if kind == "max":
+            out[:, :, i, j] = patch.max(-1) if patch.shape[-1] else -np.inf
+            continue
+        # The part of the window that lies inside image plus padding: torch does not count what hangs over.
+        padded = sum(r < height + bottom for r in rs) * sum(c < width + right for c in cs)
+        divisor = padded if attrs["count_include_pad"] else patch.shape[-1]
+        out[:, :, i, j] = patch.sum(-1) / (attrs["divisor_override"] or divisor)
+    return out
+
+
+def _adaptive(x: np.ndarray, size: list[int], reduce: Callable) -> np.ndarray:
+    out = np.empty((*x.shape[:2], *size), F64)
+    for i, j in itertools.product(range(size[0]), range(size[1])):
+        rows = slice(i * x.shape[2] // size[0], -(-(i + 1) * x.shape[2] // size[0]))
+        cols = slice(j * x.shape[3] // size[1], -(-(j + 1) * x.shape[3] // size[1]))
+        out[:, :, i, j] = reduce(x[:, :, rows, cols], axis=(2, 3))
+    return out
+
+
+def _resize(x: np.ndarray, attrs: dict) -> np.ndarray:
+    for axis in (2, 3):
+        n = x.shape[axis]
+        scale = None if attrs["scale"] is None else attrs["scale"][axis - 2]
+        out = attrs["size"][axis - 2] if scale is None else math.floor(n * scale)
+        if attrs["mode"] == "nearest":
+            # torch computes the source index in float32
+            step = np.float32(n / out) if scale is None else np.float32(1.0 / scale)
+            source = np.floor(np.arange(out, dtype=np.float32) * step).astype(int)
+            x = np.take(x, np.minimum(source, n - 1), axis=axis)
+            continue
+        position = np.arange(out, dtype=F64)
+        if attrs["align_corners"]:
+            position = position * ((n - 1) / (out - 1) if out > 1 else 0.0)
+        else:
+            position = np.maximum((position + 0.5) * (n / out if scale is None else 1.0 / scale) - 0.5, 0.0)
+        low = np.minimum(np.floor(position).astype(int), n - 1)
+        high = np.minimum(low + 1, n - 1)
+        weight = (position - low).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        x = np.take(x, low, axis=axis) * (1 - weight) + np.take(x, high, axis=axis) * weight
+    return x
+
+
+def _reshape(x: np.ndarray, target: list[int]) -> np.ndarray:
+    shape = [x.shape[i] if n == 0 else x.shape[-2 - n] if n < -1 else n for i, n in enumerate(target)]
+    return x.reshape(shape)
+
+
+def _per_channel(v: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return v.astype(F64).reshape([-1 if i == 1 else 1 for i in range(x.ndim)])
+
+
+def _batch_norm(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    mean, var = _per_channel(p["running_mean"], x), _per_channel(p["running_var"], x)
+    return (x - mean) / np.sqrt(var + n.attrs["eps"]) * _per_channel(p["weight"], x) + _per_channel(p["bias"], x)
+
+
+def _linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    out = x @ w.astype(F64).T
+    return out if bias is None else out + bias.astype(F64)
+
+
+def _decode(p: dict) -> np.ndarray:
+    return p["codebook"].astype(F64)[p["codes"].astype(np.int64)]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 20, x, np.log1p(np.exp(np.minimum(x, 20))))  # torch is linear beyond 20
+
+
+def _gelu(x: np.ndarray, approximate: str) -> np.ndarray:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+
+
+def _log_softmax(x: np.ndarray, dim: int) -> np.ndarray:
+    x = x - x.max(dim, keepdims=True)
+    return x - np.log(np.exp(x).sum(dim, keepdims=True))
+
+
+def _prelu(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    slope = p["weight"].astype(F64) if p["weight"].size == 1 else _per_channel(p["weight"], x)
+    return np.where(x > 0, x, slope * x)
+
+
+def _slice(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    a = n.attrs
+    index: list[slice] = [slice(None)] * x.ndim
+    index[a["dim"]] = slice(a["start"], a["end"], a["step"])
+    return x[tuple(index)]
+
+
+def _flatten(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    start, end = n.attrs["start_dim"], n.attrs["end_dim"]
+    return x.reshape(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
+
+
+_OPS: dict[str, Callable[..., np.ndarray]] = {
+    "conv2d": lambda n, p, x: _conv(x, p["weight"], p.get("bias"), n.attrs),
+    "conv1d": lambda n, p, x: _conv(x, p["weight"], p.get("bias"), n.attrs),
+    "conv_transpose2d": lambda n, p, x: _conv_transpose2d(x, p["weight"], p.get("bias"), n.attrs),
+    "linear": lambda n, p, x: _linear(x, p["weight"], p.get("bias")),
+    "codebook_conv2d": lambda n, p, x: _conv(x, _decode(p), p.get("bias"), n.attrs),
+    "codebook_linear": lambda n, p, x: _linear(x, _decode(p), p.get("bias")),
+    "batch_norm": _batch_norm,
+    "scale_shift": lambda n, p, x: x * _per_channel(p["scale"], x) + _per_channel(p["shift"], x),
+    "max_pool2d": lambda n, p, x: _pool(x, n.attrs, "max"),
+    "avg_pool2d": lambda n, p, x: _pool(x, n.attrs, "avg"),
+    "max_pool1d": lambda n, p, x: _pool(x, n.attrs, "max"),
+    "avg_pool1d": lambda n, p, x: _pool(x, n.attrs, "avg"),
+    "adaptive_avg_pool2d": lambda n, p, x: _adaptive(x, n.attrs["output_size"], np.mean),
+    "adaptive_max_pool2d": lambda n, p, x: _adaptive(x, n.attrs["output_size"], np.max),
+    "mean": lambda n, p, x: np.asarray(x.mean(tuple(n.attrs["dims"]), keepdims=n.attrs["keepdim"])),
+    "relu": lambda n, p, x: np.maximum(x, 0.0),
+    "silu": lambda n, p, x: x * _sigmoid(x),
+    "hardswish": lambda n, p, x: x * np.clip(x + 3, 0, 6) / 6,
+    "hardsigmoid": lambda n, p, x: np.clip(x + 3, 0, 6) / 6,
+    "sigmoid": lambda n, p, x: _sigmoid(x),
+    "tanh": lambda n, p, x: np.tanh(x),
+    "exp": lambda n, p, x: np.exp(x),
+    "softplus": lambda n, p, x: _softplus(x),
+    "mish": lambda n, p, x: x * np.tanh(np.logaddexp(0.0, x)),
+    "clamp": lambda n, p, x: np.clip(
+        x,
+        -np.inf if n.attrs["min"] is None else n.attrs["min"],
+        np.inf if n.attrs["max"] is None else n.attrs["max"],
+    ),
+    "leaky_relu": lambda n, p, x: np.where(x > 0, x, n.attrs["negative_slope"] * x),
+    "elu": lambda n, p, x: np.where(x > 0, x, n.attrs["alpha"] * np.expm1(np.minimum(x, 0.0))),
+    "gelu": lambda n, p, x: _gelu(x, n.attrs["approximate"]),
+    "prelu": _prelu,
+    "softmax": lambda n, p, x: np.exp(_log_softmax(x, n.attrs["dim"])),
+    "log_softmax": lambda n, p, x: _log_softmax(x, n.attrs["dim"]),
+    "add": lambda n, p, a, b: a + b,
+    "sub": lambda n, p, a, b: a - b,
+    "mul": lambda n, p, a, b: a * b,
+    "div": lambda n, p, a, b: a / b,
+    "add_scalar": lambda n, p, x: x + n.attrs["value"],
+    "mul_scalar": lambda n, p, x: x * n.attrs["value"],
+    "concat": lambda n, p, *xs: np.concatenate(xs, n.attrs["dim"]),
+    "slice": _slice,
+    "pad": lambda n, p, x: np.pad(x, n.attrs["pads"], constant_values=n.attrs["value"]),
+    "resize": lambda n, p, x: _resize(x, n.attrs),
+    "reshape": lambda n, p, x: _reshape(x, n.attrs["shape"]),
+    "flatten": _flatten,
+    "permute": lambda n, p, x: np.transpose(x, n.attrs["dims"]),
+    "constant": lambda n, p: p["value"].astype(F64),
+}
