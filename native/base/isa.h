@@ -1,0 +1,60 @@
+// Instruction sets fastcnn has kernels for, what each implies, and which one this process uses.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fastcnn {
+
+// In rising order: a CPU that has one has all before it. kAvx512Emulated runs the 16-lane kernels on AVX2 registers,
+// so that their logic is tested on machines without AVX-512; it is never chosen unless asked for by name.
+enum class Isa : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Vnni = 3, kAvx512Emulated = 4 };
+
+// "scalar", "avx2", "avx512", "avx512_vnni", "avx512_emulated".
+const char* isa_name(Isa isa);
+
+// Throws std::invalid_argument naming the allowed words.
+Isa isa_from_name(const std::string& name);
+
+// Best level this CPU and operating system support, by CPUID and XGETBV:
+//   avx2: AVX2, FMA, F16C, BMI1, BMI2.  avx512: F, BW, VL, DQ, CD.  avx512_vnni: + VNNI, BF16, VBMI, VPOPCNTDQ, BITALG.
+Isa detect_isa();
+
+// detect_isa() capped by the environment variable FASTCNN_ISA (read once).
+Isa active_isa();
+
+// Levels this build and CPU can run, the emulated one last if it was built in.
+std::vector<Isa> available_isas();
+
+// Floats in a vector register, which is also the channel block of the activation layout.
+int isa_lanes(Isa isa);
+
+struct CpuInfo {
+  std::string vendor;
+  std::string brand;
+  long l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;
+  int logical_cores = 1;
+};
+CpuInfo cpu_info();
+
+}  // namespace fastcnn
+
+// Body of a family's lookup: returns <prefix><isa>(), the scalar kernels where the build has no others.
+#if defined(__x86_64__) && FASTCNN_EMULATE_AVX512
+#define FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix) \
+  if (isa == ::fastcnn::Isa::kAvx512Emulated) return prefix##avx512_emulated();
+#else
+#define FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix)
+#endif
+#if defined(__x86_64__)
+#define FASTCNN_ISA_LOOKUP(isa, prefix)                                        \
+  FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix)                                     \
+  if (isa == ::fastcnn::Isa::kAvx512Vnni) return prefix##avx512_vnni();        \
+  if (isa == ::fastcnn::Isa::kAvx512) return prefix##avx512();                 \
+  if (isa == ::fastcnn::Isa::kAvx2) return prefix##avx2();                     \
+  return prefix##scalar();
+#else
+#define FASTCNN_ISA_LOOKUP(isa, prefix) \
+  (void)(isa);                          \
+  return prefix##scalar();
+#endif

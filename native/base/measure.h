@@ -1,0 +1,14 @@
+// Peak multiply-add rate and read bandwidth of this host.
+#pragma once
+
+#include "base/isa.h"
+
+namespace fastcnn {
+
+// Giga multiply-adds per second of float32, all threads together; about a quarter of a second.
+double measure_fma_gmacs(Isa isa, int threads);
+
+// GB/s read by all threads together from one buffer of that size, split between them.
+double measure_read_gbps(Isa isa, int threads, int megabytes);
+
+}  // namespace fastcnn

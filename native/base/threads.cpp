@@ -1,0 +1,111 @@
+#include "base/threads.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <map>
+
+namespace fastcnn {
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+constexpr int kSpinsBeforeYield = 4096;                     // some 100 us on current x86
+constexpr auto kSpinAfterJob = std::chrono::microseconds(100);  // then the worker sleeps
+
+}  // namespace
+
+void Barrier::wait() {
+  if (threads_ == 1) return;
+  const int phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
+    pause();
+    if (spins >= kSpinsBeforeYield) sched_yield();
+  }
+}
+
+ThreadPool::ThreadPool(int threads) : threads_(threads), barrier_(threads) {
+  for (int t = 1; t < threads; ++t) workers_.emplace_back(&ThreadPool::work, this, t);
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true);
+  generation_.fetch_add(1);
+  {
+    std::lock_guard<std::mutex> lock(sleep_mutex_);
+    wake_.notify_all();
+  }
+  for (std::thread& worker : workers_) worker.join();
+}
+
+bool ThreadPool::try_run(Job job, void* argument) {
+  std::unique_lock<std::mutex> team(team_, std::try_to_lock);
+  if (!team.owns_lock()) return false;
+  if (threads_ > 1) {
+    job_ = job;
+    argument_ = argument;
+    running_.store(threads_ - 1, std::memory_order_relaxed);
+    generation_.fetch_add(1);  // sequentially consistent: either the worker sees it, or we see the worker asleep
+    if (sleeping_.load() > 0) {
+      std::lock_guard<std::mutex> lock(sleep_mutex_);
+      wake_.notify_all();
+    }
+  }
+  job(argument, 0, threads_);
+  for (int spins = 0; running_.load(std::memory_order_acquire) > 0; ++spins) {
+    if (threads_ == 1) break;
+    pause();
+    if (spins >= kSpinsBeforeYield) sched_yield();
+  }
+  return true;
+}
+
+void ThreadPool::work(int thread) {
+  unsigned seen = 0;
+  while (true) {
+    auto until = std::chrono::steady_clock::now() + kSpinAfterJob;
+    while (generation_.load() == seen) {
+      for (int i = 0; i < 64 && generation_.load(std::memory_order_relaxed) == seen; ++i) pause();
+      if (generation_.load() != seen) break;
+      if (std::chrono::steady_clock::now() >= until) {
+        std::unique_lock<std::mutex> lock(sleep_mutex_);
+        sleeping_.fetch_add(1);
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+        sleeping_.fetch_sub(1);
+      }
+    }
+    ++seen;
+    if (stop_.load()) return;
+    job_(argument_, thread, threads_);
+    running_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+std::shared_ptr<ThreadPool> ThreadPool::shared(int threads) {
+  static std::mutex mutex;
+  static std::map<int, std::shared_ptr<ThreadPool>>* pools = new std::map<int, std::shared_ptr<ThreadPool>>;
+  static pid_t owner = getpid();
+  std::lock_guard<std::mutex> lock(mutex);
+  if (owner != getpid()) {
+    // A forked child has none of the parent's workers: joining them would hang, so the old pools are left behind.
+    pools = new std::map<int, std::shared_ptr<ThreadPool>>;
+    owner = getpid();
+  }
+  std::shared_ptr<ThreadPool>& pool = (*pools)[threads];
+  if (pool == nullptr) pool = std::make_shared<ThreadPool>(threads);
+  return pool;
+}
+
+}  // namespace fastcnn

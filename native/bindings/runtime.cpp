@@ -1,0 +1,211 @@
+// Net, steps and host facts for Python. Arrays cross as float32 C-contiguous numpy arrays; the GIL is released while a
+// net runs.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <dlfcn.h>
+
+#include "base/isa.h"
+#include "base/measure.h"
+#include "bindings/bindings.h"
+#include "kernels/direct/direct.h"
+#include "kernels/winograd/winograd.h"
+#include "runtime/net.h"
+
+namespace nb = nanobind;
+using namespace fastcnn;
+
+namespace {
+
+using InArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using OutArray = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+
+int64_t get_int(const nb::dict& d, const char* key) { return nb::cast<int64_t>(d[key]); }
+
+// {"space", "index", "offset", "dims", "blocked", "border": [t, l, b, r], "nchw": [4], "image": stride override or 0}
+Tensor parse_tensor(const nb::dict& d, int lanes) {
+  Tensor t;
+  const std::string space = nb::cast<std::string>(d["space"]);
+  t.space = space == "arena" ? Space::kArena : space == "input" ? Space::kInput : Space::kOutput;
+  t.index = static_cast<int>(get_int(d, "index"));
+  t.offset = get_int(d, "offset");
+  t.dims = nb::cast<std::vector<int64_t>>(d["dims"]);
+  t.blocked = nb::cast<bool>(d["blocked"]);
+  const auto border = nb::cast<std::vector<int>>(d["border"]);
+  const auto nchw = nb::cast<std::vector<int>>(d["nchw"]);
+  if (border.size() != 4 || nchw.size() != 4) throw std::invalid_argument("tensor: border and nchw have 4 entries");
+  t.top = border[0];
+  t.left = border[1];
+  t.bottom = border[2];
+  t.right = border[3];
+  t.n = nchw[0];
+  t.c = nchw[1];
+  t.h = nchw[2];
+  t.w = nchw[3];
+  t.lanes = t.blocked ? lanes : 1;
+  t.blocks = t.blocked ? (t.c + lanes - 1) / lanes : t.c;
+  t.pixel = t.lanes;
+  t.row = static_cast<ptrdiff_t>(t.left + t.w + t.right) * t.pixel;
+  t.plane = static_cast<ptrdiff_t>(t.top + t.h + t.bottom) * t.row;
+  const int64_t image = get_int(d, "image");
+  t.image = image != 0 ? image : t.plane * t.blocks;
+  return t;
+}
+
+StepSpec parse_step(const std::string& op, const nb::list& in, const nb::dict& out, const nb::dict& attrs,
+                    const nb::dict& weights, int lanes) {
+  StepSpec spec;
+  spec.op = op;
+  for (nb::handle h : in) spec.in.push_back(parse_tensor(nb::cast<nb::dict>(h), lanes));
+  if (spec.in.empty() && op != "fill") throw std::invalid_argument("step " + op + ": no input");
+  spec.out = parse_tensor(out, lanes);
+  for (auto [key, value] : attrs) {
+    const std::string name = nb::cast<std::string>(key);
+    if (nb::isinstance<nb::str>(value)) {
+      spec.words[name] = nb::cast<std::string>(value);
+    } else if (nb::isinstance<nb::list>(value) || nb::isinstance<nb::tuple>(value)) {
+      spec.lists[name] = nb::cast<std::vector<int64_t>>(value);
+    } else {
+      spec.numbers[name] = nb::cast<double>(value);
+    }
+  }
+  for (auto [key, value] : weights) {
+    InArray array = nb::cast<InArray>(value);
+    FloatArray w;
+    for (size_t i = 0; i < array.ndim(); ++i) w.shape.push_back(static_cast<int64_t>(array.shape(i)));
+    w.data = array.data();
+    w.size = array.size();
+    spec.weights[nb::cast<std::string>(key)] = w;
+  }
+  return spec;
+}
+
+// A malloc counter preloaded by the tests offers this symbol; nowhere else does it exist.
+using AllocationCounter = unsigned long (*)();
+
+std::vector<const float*> read_pointers(const std::vector<InArray>& arrays) {
+  std::vector<const float*> p;
+  for (const InArray& a : arrays) p.push_back(a.data());
+  return p;
+}
+std::vector<float*> write_pointers(const std::vector<OutArray>& arrays) {
+  std::vector<float*> p;
+  for (const OutArray& a : arrays) p.push_back(a.data());
+  return p;
+}
+
+}  // namespace
+
+void bind_runtime(nb::module_& m) {
+  m.def("host", [] {
+    const CpuInfo info = cpu_info();
+    nb::dict d;
+    d["vendor"] = info.vendor;
+    d["cpu"] = info.brand;
+    d["l1d_bytes"] = info.l1d_bytes;
+    d["l2_bytes"] = info.l2_bytes;
+    d["l3_bytes"] = info.l3_bytes;
+    d["cores"] = info.logical_cores;
+    d["isa_detected"] = isa_name(detect_isa());
+    d["isa_active"] = isa_name(active_isa());
+    nb::list names;
+    for (Isa isa : available_isas()) names.append(isa_name(isa));
+    d["isa_available"] = names;
+    return d;
+  });
+  m.def("lanes", [](const std::string& isa) { return isa_lanes(isa_from_name(isa)); }, nb::arg("isa"));
+  m.def(
+      "measure_fma_gmacs", [](int threads) { return measure_fma_gmacs(active_isa(), threads); }, nb::arg("threads"),
+      nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "measure_read_gbps", [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
+      nb::arg("threads"), nb::arg("megabytes"), nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "direct_configs",
+      [](const std::string& isa) {
+        const DirectKernels& k = direct_kernels(isa_from_name(isa));
+        nb::list all;
+        for (int i = 0; i < k.config_count; ++i) all.append(nb::make_tuple(k.configs[i].tile, k.configs[i].panel));
+        return all;
+      },
+      nb::arg("isa"), "(pixels, channel vectors) of the direct kernels, best for many pixels first, for one last");
+  m.def(
+      "winograd_matrices",
+      [](int mm, int r) {
+        double at[16 * 16], g[16 * 16], bt[16 * 16];
+        if (!winograd_matrices_copy(mm, r, at, g, bt)) throw std::invalid_argument("no such Winograd form");
+        const int t = mm + r - 1;
+        const auto list = [](const double* p, int n) { return std::vector<double>(p, p + n); };
+        return nb::make_tuple(list(at, mm * t), list(g, t * r), list(bt, t * t));
+      },
+      nb::arg("m"), nb::arg("r"), "AT (m x t), G (t x r), BT (t x t), row-major");
+  m.def("step_ops", &step_ops);
+
+  nb::class_<Net>(m, "Net")
+      .def(
+          "__init__", [](Net* self, const std::string& isa, int threads) { new (self) Net(isa_from_name(isa), threads); },
+          nb::arg("isa"), nb::arg("threads"))
+      .def_prop_ro("isa", [](const Net& n) { return isa_name(n.isa()); })
+      .def_prop_ro("threads", &Net::threads)
+      .def_prop_ro("steps", &Net::steps)
+      .def_prop_ro("weight_bytes", &Net::weight_bytes)
+      .def_prop_ro("arena_bytes", [](const Net& n) { return n.arena_floats() * sizeof(float); })
+      .def_prop_ro("scratch_bytes", [](const Net& n) { return n.scratch_floats() * sizeof(float); })
+      .def("kernel", [](const Net& n, size_t i) { return n.step(i).kernel(); })
+      .def("step_weight_bytes", [](const Net& n, size_t i) { return n.step(i).weight_bytes(); })
+      .def(
+          "add_step",
+          [](Net& n, const std::string& op, const nb::list& in, const nb::dict& out, const nb::dict& attrs,
+             const nb::dict& weights) {
+            return n.add_step(parse_step(op, in, out, attrs, weights, isa_lanes(n.isa())));
+          },
+          nb::arg("op"), nb::arg("inputs"), nb::arg("out"), nb::arg("attrs"), nb::arg("weights"))
+      .def(
+          "replace_step",
+          [](Net& n, size_t i, const std::string& op, const nb::list& in, const nb::dict& out, const nb::dict& attrs,
+             const nb::dict& weights) {
+            n.replace_step(i, parse_step(op, in, out, attrs, weights, isa_lanes(n.isa())));
+          },
+          nb::arg("index"), nb::arg("op"), nb::arg("inputs"), nb::arg("out"), nb::arg("attrs"), nb::arg("weights"))
+      .def("set_arena", &Net::set_arena, nb::arg("floats"))
+      .def("finish", &Net::finish)
+      .def(
+          "run",
+          [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out) {
+            const auto inputs = read_pointers(in);
+            const auto outputs = write_pointers(out);
+            nb::gil_scoped_release release;
+            n.run(inputs.data(), outputs.data());
+          },
+          nb::arg("inputs"), nb::arg("outputs"))
+      .def(
+          "profile",
+          [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out, int repeats) {
+            if (repeats < 1 || repeats > 100000) throw std::invalid_argument("repeats must be between 1 and 100000");
+            const auto inputs = read_pointers(in);
+            const auto outputs = write_pointers(out);
+            std::vector<double> times(n.steps() * static_cast<size_t>(repeats));
+            {
+              nb::gil_scoped_release release;
+              n.profile(inputs.data(), outputs.data(), repeats, times.data());
+            }
+            return times;
+          },
+          nb::arg("inputs"), nb::arg("outputs"), nb::arg("repeats"), "Seconds per step and repeat, step-major")
+      .def(
+          "count_allocations",
+          [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out, int runs) {
+            const auto counter = reinterpret_cast<AllocationCounter>(dlsym(RTLD_DEFAULT, "fastcnn_test_allocations"));
+            if (counter == nullptr) throw std::invalid_argument("no allocation counter is preloaded");
+            const auto inputs = read_pointers(in);
+            const auto outputs = write_pointers(out);
+            nb::gil_scoped_release release;
+            const unsigned long before = counter();
+            for (int i = 0; i < runs; ++i) n.run(inputs.data(), outputs.data());
+            return counter() - before;
+          },
+          nb::arg("inputs"), nb::arg("outputs"), nb::arg("runs"), "Heap allocations in that many runs (tests)");
+}

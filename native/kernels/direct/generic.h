@@ -1,0 +1,184 @@
+// The register-blocked micro-kernel and its loops. Included once per ISA, inside the anonymous namespace of that file.
+//
+// Registers for P pixels x NV vectors: P*NV accumulators, NV weights, one broadcast. AVX2 (16): 6x2, 4x3.
+// AVX-512 (32): 7x4, 12x2. P*NV should be at least (FMA latency x FMAs per cycle) = 8.
+#pragma once
+
+#include "base/simd.h"
+#include "kernels/direct/direct.h"
+
+namespace fastcnn {
+namespace {
+
+template <int V, int P, int NV, int LANES>
+[[gnu::always_inline]] inline void accumulate(Vec<V> (&acc)[P][NV], const float* const (&in)[P], const int32_t* offset,
+                                              int steps, const float* __restrict w) {
+  for (int s = 0; s < steps; ++s) {
+    const ptrdiff_t off = offset[s];
+#pragma GCC unroll 16
+    for (int l = 0; l < LANES; ++l) {
+      Vec<V> wv[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) wv[j] = load<V>(w + j * V);
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) {
+        const Vec<V> x = splat<V>(in[i][off + l]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] += x * wv[j];
+      }
+      w += NV * V;
+    }
+  }
+}
+
+template <int V, int P, int NV, int LANES>
+void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (&in)[P], float* const (&out)[P],
+                 const float* const (&res)[P], const float* w, int block, int step0, int step1) {
+  Vec<V> acc[P][NV];
+  if (step0 == 0) {
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) {
+      const Vec<V> b = a.bias != nullptr ? load<V>(a.bias + (block + j) * V) : Vec<V>{};
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) acc[i][j] = b;
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) acc[i][j] = load<V>(out[i] + j * s.out_plane);
+  }
+  accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
+  if (step1 == s.steps) {
+    if (a.residual != nullptr && !s.act_before_residual) {
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] += load<V>(res[i] + j * s.res_plane);
+    }
+    if (s.act.kind == Act::kClamp) {
+      const Vec<V> lo = splat<V>(s.act.lo), hi = splat<V>(s.act.hi);
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] = min_nan<V>(hi, max_nan<V>(lo, acc[i][j]));
+    } else if (s.act.kind != Act::kNone) {
+      // Through memory: the functions are long, and one copy of them is enough.
+      alignas(64) float tmp[NV * P * V];
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) store<V>(tmp + (j * P + i) * V, acc[i][j]);
+      for (int j = 0; j < NV; ++j) {
+        const float* slope = s.act.slope != nullptr ? s.act.slope + (block + j) * V : nullptr;
+        activate_run<V>(tmp + j * P * V, P, s.act, slope);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] = load<V>(tmp + (j * P + i) * V);
+    }
+    if (a.residual != nullptr && s.act_before_residual) {
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] += load<V>(res[i] + j * s.res_plane);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) store<V>(out[i] + j * s.out_plane, acc[i][j]);
+}
+
+// Walks pixels in row-major order and hands out addresses.
+struct PixelCursor {
+  const DirectShape& s;
+  const float* in;
+  float* out;
+  const float* res;
+  int x;
+  PixelCursor(const DirectShape& shape, const DirectArgs& a, int block)
+      : s(shape), x(a.pixel0 % shape.out_w) {
+    const int y = a.pixel0 / shape.out_w;
+    in = a.in + y * s.in_row + x * s.in_pixel;
+    out = a.out + block * s.out_plane + y * s.out_row + x * s.out_pixel;
+    // Without a residual the address is walked but never read: any valid pointer will do.
+    res = a.residual == nullptr ? out : a.residual + block * s.res_plane + y * s.res_row + x * s.res_pixel;
+  }
+  [[gnu::always_inline]] void next() {
+    in += s.in_pixel;
+    out += s.out_pixel;
+    res += s.res_pixel;
+    if (++x == s.out_w) {
+      x = 0;
+      in += s.in_row - s.out_w * s.in_pixel;
+      out += s.out_row - s.out_w * s.out_pixel;
+      res += s.res_row - s.out_w * s.res_pixel;
+    }
+  }
+};
+
+template <int V, int P, int NV, int LANES>
+[[gnu::always_inline]] inline void tile_at(const DirectShape& s, const DirectArgs& a, PixelCursor& cursor,
+                                           const float* w, int block, int step0, int step1) {
+  const float* in[P];
+  float* out[P];
+  const float* res[P];
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i) {
+    in[i] = cursor.in;
+    out[i] = cursor.out;
+    res[i] = cursor.res;
+    cursor.next();
+  }
+  direct_tile<V, P, NV, LANES>(s, a, in, out, res, w, block, step0, step1);
+}
+
+template <int V, int P, int NV, int LANES>
+void direct_panel(const DirectShape& s, const DirectArgs& a, const float* w, int block, int step0, int step1) {
+  PixelCursor cursor(s, a, block);
+  int left = a.pixel1 - a.pixel0;
+  for (; left >= P; left -= P) tile_at<V, P, NV, LANES>(s, a, cursor, w, block, step0, step1);
+  if constexpr (P > 4) {
+    if (left >= 4) {
+      tile_at<V, 4, NV, LANES>(s, a, cursor, w, block, step0, step1);
+      left -= 4;
+    }
+  }
+  if constexpr (P > 2) {
+    if (left >= 2) {
+      tile_at<V, 2, NV, LANES>(s, a, cursor, w, block, step0, step1);
+      left -= 2;
+    }
+  }
+  if constexpr (P > 1) {
+    for (; left > 0; --left) tile_at<V, 1, NV, LANES>(s, a, cursor, w, block, step0, step1);
+  }
+}
+
+template <int V, int P, int LANES, int MAXNV>
+void panels(const DirectShape& s, const DirectArgs& a, int panel, int step0, int step1) {
+  const float* w = a.weights;
+  for (int b = 0; b < a.blocks;) {
+    const int width = panel_width(panel, a.blocks - b);
+    const float* wp = w + static_cast<ptrdiff_t>(step0) * LANES * width * V;
+    const int block = a.block0 + b;
+    if constexpr (MAXNV >= 8) {
+      if (width == 8) direct_panel<V, P, 8, LANES>(s, a, wp, block, step0, step1);
+    }
+    if constexpr (MAXNV >= 4) {
+      if (width == 4) direct_panel<V, P, 4, LANES>(s, a, wp, block, step0, step1);
+    }
+    if constexpr (MAXNV >= 3) {
+      if (width == 3) direct_panel<V, P, 3, LANES>(s, a, wp, block, step0, step1);
+    }
+    if (width == 2) direct_panel<V, P, 2, LANES>(s, a, wp, block, step0, step1);
+    if (width == 1) direct_panel<V, P, 1, LANES>(s, a, wp, block, step0, step1);
+    w += static_cast<ptrdiff_t>(s.steps) * LANES * width * V;
+    b += width;
+  }
+}
+
+}  // namespace
+}  // namespace fastcnn

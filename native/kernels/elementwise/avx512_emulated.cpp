@@ -1,0 +1,10 @@
+#include "kernels/elementwise/generic.h"
+
+namespace fastcnn {
+
+const ElementwiseKernels& elementwise_kernels_avx512_emulated() {
+  static const ElementwiseKernels kernels = make_elementwise<16>(Isa::kAvx512Emulated);
+  return kernels;
+}
+
+}  // namespace fastcnn

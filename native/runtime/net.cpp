@@ -1,0 +1,159 @@
+#include "runtime/net.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace fastcnn {
+
+struct Net::Job {
+  const Net* net = nullptr;
+  Workspace* workspace = nullptr;
+  const float* const* inputs = nullptr;
+  float* const* outputs = nullptr;
+  Barrier* barrier = nullptr;
+  int repeats = 1;
+  double* times = nullptr;
+};
+
+Net::Net(Isa isa, int threads) : isa_(isa), threads_(threads) {
+  if (threads < 1 || threads > 1024) {
+    throw std::invalid_argument("threads=" + std::to_string(threads) + " is out of range: choose 1 to 1024");
+  }
+  most_workspaces_ = static_cast<size_t>(std::max(1, cpu_info().logical_cores));
+}
+
+size_t Net::add_step(StepSpec spec) {
+  spec.isa = isa_;
+  spec.threads = threads_;
+  steps_.push_back(make_step(spec));
+  return steps_.size() - 1;
+}
+
+void Net::replace_step(size_t index, StepSpec spec) {
+  if (index >= steps_.size()) throw std::invalid_argument("replace_step: no such step");
+  spec.isa = isa_;
+  spec.threads = threads_;
+  steps_[index].reset();  // first free the old weights: the two together can be hundreds of megabytes
+  steps_[index] = make_step(spec);
+}
+
+void Net::finish() {
+  size_t scratch = 0;
+  for (const auto& step : steps_) {
+    scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (scratch > scratch_floats_ || workspaces_.empty()) {
+    scratch_floats_ = scratch;
+    free_.clear();
+    workspaces_.clear();
+    workspaces_.push_back(std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)}));
+    free_.reserve(most_workspaces_);
+    workspaces_.reserve(most_workspaces_);
+    free_.push_back(workspaces_.back().get());
+  }
+}
+
+size_t Net::weight_bytes() const {
+  size_t bytes = 0;
+  for (const auto& step : steps_) bytes += step->weight_bytes();
+  return bytes;
+}
+
+Net::Workspace* Net::acquire() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (free_.empty() && workspaces_.size() < most_workspaces_) {
+    workspaces_.push_back(std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)}));
+    return workspaces_.back().get();
+  }
+  freed_.wait(lock, [&] { return !free_.empty(); });
+  Workspace* workspace = free_.back();
+  free_.pop_back();
+  return workspace;
+}
+
+void Net::release(Workspace* workspace) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(workspace);
+  }
+  freed_.notify_one();
+}
+
+// Zeroes the border of this thread's share of planes.
+static void clear_border(const RunContext& ctx, const Tensor& t) {
+  int64_t begin, end;
+  ctx.part(static_cast<int64_t>(t.n) * t.blocks, begin, end);
+  for (int64_t i = begin; i < end; ++i) {
+    float* plane = ctx.base(t) + i / t.blocks * t.image + i % t.blocks * t.plane;
+    const size_t head = static_cast<size_t>(t.top * t.row + t.left * t.pixel);
+    std::memset(plane, 0, head * sizeof(float));
+    const size_t gap = static_cast<size_t>((t.left + t.right) * t.pixel);
+    float* after = plane + head + t.w * t.pixel;
+    for (int y = 0; y + 1 < t.h; ++y, after += t.row) std::memset(after, 0, gap * sizeof(float));
+    std::memset(after, 0, static_cast<size_t>(t.right * t.pixel + t.bottom * t.row) * sizeof(float));
+  }
+}
+
+void Net::execute(const Job& job, int thread, int threads) const {
+  RunContext ctx;
+  ctx.arena = job.workspace->arena.data();
+  ctx.scratch = job.workspace->scratch.data();
+  ctx.inputs = job.inputs;
+  ctx.outputs = job.outputs;
+  ctx.barrier = threads > 1 ? job.barrier : nullptr;
+  ctx.thread = thread;
+  ctx.threads = threads;
+  using Clock = std::chrono::steady_clock;
+  for (int r = 0; r < job.repeats; ++r) {
+    Clock::time_point last = Clock::now();
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const Step& step = *steps_[i];
+      step.run(ctx);
+      if (step.zero_border) clear_border(ctx, step.out);
+      ctx.sync();
+      if (job.times != nullptr && thread == 0) {
+        const Clock::time_point now = Clock::now();
+        job.times[i * static_cast<size_t>(job.repeats) + static_cast<size_t>(r)] =
+            std::chrono::duration<double>(now - last).count();
+        last = now;
+      }
+    }
+  }
+}
+
+void Net::start(Job& job) {
+  job.net = this;
+  const auto entry = [](void* argument, int thread, int threads) {
+    const Job& j = *static_cast<const Job*>(argument);
+    j.net->execute(j, thread, threads);
+  };
+  if (threads_ > 1) {
+    const std::shared_ptr<ThreadPool> pool = ThreadPool::shared(threads_);
+    job.barrier = &pool->barrier();
+    if (pool->try_run(entry, &job)) return;
+  }
+  execute(job, 0, 1);
+}
+
+void Net::run(const float* const* inputs, float* const* outputs) {
+  Job job;
+  job.workspace = acquire();
+  job.inputs = inputs;
+  job.outputs = outputs;
+  start(job);
+  release(job.workspace);
+}
+
+void Net::profile(const float* const* inputs, float* const* outputs, int repeats, double* times) {
+  Job job;
+  job.workspace = acquire();
+  job.inputs = inputs;
+  job.outputs = outputs;
+  job.repeats = repeats;
+  job.times = times;
+  start(job);
+  release(job.workspace);
+}
+
+}  // namespace fastcnn

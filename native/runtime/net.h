@@ -1,0 +1,58 @@
+// The executor: an ordered list of steps over one arena. Carries a plan out and decides nothing.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "runtime/step.h"
+
+namespace fastcnn {
+
+class Net {
+ public:
+  Net(Isa isa, int threads);
+
+  Isa isa() const { return isa_; }
+  int threads() const { return threads_; }
+  size_t add_step(StepSpec spec);                   // returns its index
+  void replace_step(size_t index, StepSpec spec);   // for the tuner; not while the net runs
+  void set_arena(size_t floats) { arena_floats_ = floats; }
+  void finish();                                    // sizes scratch; must follow the last add or replace
+
+  // One inference. Thread-safe: each call takes its own workspace; callers beyond the number of cores wait for one.
+  void run(const float* const* inputs, float* const* outputs);
+
+  // `repeats` inferences; the seconds of every step of every repeat, step-major: times[step * repeats + r].
+  void profile(const float* const* inputs, float* const* outputs, int repeats, double* times);
+
+  size_t steps() const { return steps_.size(); }
+  const Step& step(size_t i) const { return *steps_[i]; }
+  size_t weight_bytes() const;
+  size_t arena_floats() const { return arena_floats_; }
+  size_t scratch_floats() const { return scratch_floats_; }
+
+ private:
+  struct Workspace {
+    Buffer arena, scratch;
+  };
+  struct Job;
+
+  void execute(const Job& job, int thread, int threads) const;
+  Workspace* acquire();
+  void release(Workspace* workspace);
+  void start(Job& job);
+
+  Isa isa_;
+  int threads_;
+  size_t arena_floats_ = 0, scratch_floats_ = 0;
+  std::vector<std::unique_ptr<Step>> steps_;
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  std::vector<std::unique_ptr<Workspace>> workspaces_;
+  std::vector<Workspace*> free_;
+  size_t most_workspaces_ = 1;
+};
+
+}  // namespace fastcnn

@@ -1,0 +1,220 @@
+// Stride-1 3x3 convolution by Winograd tiles, fused per chunk of tiles so that V and M stay in cache.
+//
+// split "tiles": every thread has its own tiles and its own V and M; no synchronisation.
+// split "panels": threads transform shares of the input into one V, wait, then take shares of the output channels; for
+// small maps, where the weights are what costs and each core should read only half of them.
+#include <algorithm>
+
+#include "kernels/direct/direct.h"
+#include "kernels/winograd/winograd.h"
+#include "runtime/step.h"
+
+namespace fastcnn {
+namespace {
+
+constexpr int kSkew = 16;  // floats: keeps frequency strides off powers of two
+
+class WinogradStep final : public Step {
+ public:
+  explicit WinogradStep(const StepSpec& spec)
+      : in_(spec.in.at(0)), direct_(direct_kernels(spec.isa)), lanes_(direct_.lanes) {
+    out = spec.out;
+    const int m = static_cast<int>(spec.integer("m"));
+    form_ = find_winograd(spec.isa, m, 3);
+    const FloatArray& w = spec.weight("weight");
+    if (form_ == nullptr || w.shape.size() != 4 || w.shape[2] != 3 || w.shape[3] != 3 || !in_.blocked) {
+      throw std::invalid_argument("winograd: needs a 3x3 kernel, a blocked input and m of 2, 4 or 6");
+    }
+    epilogue_ = parse_epilogue(spec, out.blocks, lanes_);
+    if (epilogue_.has_residual) residual_ = spec.in.at(1);
+    config_ = {static_cast<int>(spec.integer("tile")), static_cast<int>(spec.integer("panel"))};
+    chunk_ = static_cast<int>(spec.integer("chunk"));
+    split_panels_ = spec.word("split", "tiles") == "panels";
+    const auto& padding = spec.list("padding", 4);
+    pad_top_ = static_cast<int>(padding[0]);
+    pad_left_ = static_cast<int>(padding[1]);
+    tiles_y_ = (out.h + m - 1) / m;
+    tiles_x_ = (out.w + m - 1) / m;
+    if (chunk_ < 1) throw std::invalid_argument("winograd: chunk must be positive");
+    pack(w);
+    for (int cb = 0; cb < in_.blocks; ++cb) offsets_.push_back(cb * chunk_ * lanes_);
+    shape_.out_w = chunk_;
+    shape_.lanes = lanes_;
+    shape_.steps = shape_.step_block = in_.blocks;
+    shape_.step_offset = offsets_.data();
+    shape_.in_pixel = lanes_;
+    shape_.out_plane = lanes_;
+    v_stride_ = static_cast<ptrdiff_t>(in_.blocks) * chunk_ * lanes_ + kSkew;
+    m_stride_ = static_cast<ptrdiff_t>(chunk_) * config_.panel * lanes_ + kSkew;
+  }
+
+  std::string kernel() const override {
+    return "winograd_f32_f" + std::to_string(form_->m) + "x" + std::to_string(form_->m) + "k3x3_" +
+           isa_name(direct_.isa);
+  }
+  size_t weight_bytes() const override { return weights_.size() * sizeof(float) + epilogue_.bytes(); }
+  size_t scratch_floats(int threads) const override {
+    const size_t freqs = static_cast<size_t>(form_->t) * form_->t;
+    const size_t v = freqs * static_cast<size_t>(v_stride_), m = freqs * static_cast<size_t>(m_stride_);
+    return (split_panels_ ? v : v * static_cast<size_t>(threads)) + m * static_cast<size_t>(threads);
+  }
+
+  void run(const RunContext& ctx) const override {
+    const size_t freqs = static_cast<size_t>(form_->t) * form_->t;
+    const size_t v_size = freqs * static_cast<size_t>(v_stride_), m_size = freqs * static_cast<size_t>(m_stride_);
+    const int tiles = out.n * tiles_y_ * tiles_x_;
+    if (!split_panels_) {
+      float* v = ctx.scratch + static_cast<size_t>(ctx.thread) * (v_size + m_size);
+      float* m = v + v_size;
+      int64_t begin, end;
+      ctx.part(tiles, begin, end);
+      // Equal chunks rather than full ones and a rest.
+      const int64_t chunks = (end - begin + chunk_ - 1) / chunk_;
+      for (int64_t k = 0; k < chunks; ++k) {
+        const int t0 = static_cast<int>(begin + (end - begin) * k / chunks);
+        const int t1 = static_cast<int>(begin + (end - begin) * (k + 1) / chunks);
+        for (int cb = 0; cb < in_.blocks; ++cb) transform(ctx, v, t0, t1, cb);
+        multiply(ctx, v, m, t0, t1, 0, out.blocks);
+      }
+      return;
+    }
+    float* v = ctx.scratch;
+    float* m = v + v_size + static_cast<size_t>(ctx.thread) * m_size;
+    int64_t block0, block1;
+    ctx.part(out.blocks, block0, block1, config_.panel);
+    const int chunks = (tiles + chunk_ - 1) / chunk_;
+    for (int k = 0; k < chunks; ++k) {
+      const int t0 = static_cast<int>(static_cast<int64_t>(tiles) * k / chunks);
+      const int t1 = static_cast<int>(static_cast<int64_t>(tiles) * (k + 1) / chunks);
+      int64_t cb0, cb1;
+      ctx.part(in_.blocks, cb0, cb1);
+      for (int64_t cb = cb0; cb < cb1; ++cb) transform(ctx, v, t0, t1, static_cast<int>(cb));
+      ctx.sync();
+      multiply(ctx, v, m, t0, t1, static_cast<int>(block0), static_cast<int>(block1));
+      if (k + 1 < chunks) ctx.sync();  // V is about to be overwritten
+    }
+  }
+
+ private:
+  void pack(const FloatArray& w) {
+    const int t = form_->t, V = lanes_;
+    const int64_t freqs = static_cast<int64_t>(t) * t, in_c = in_.c, out_c = out.c;
+    const int64_t steps = static_cast<int64_t>(in_.blocks) * V;
+    weights_ = Buffer(static_cast<size_t>(freqs * steps * out.blocks * V));
+    std::vector<double> u(static_cast<size_t>(freqs));
+    // [panel][frequency][C][panel width]
+    for (int64_t f = 0; f < out_c; ++f) {
+      int64_t block = 0, width = 0;
+      for (int b = 0; b < out.blocks; b += static_cast<int>(width)) {
+        width = panel_width(config_.panel, out.blocks - b);
+        block = b;
+        if (f < (b + width) * V) break;
+      }
+      float* panel = weights_.data() + block * V * freqs * steps;
+      for (int64_t c = 0; c < in_c; ++c) {
+        winograd_filter(form_->m, 3, w.data + (f * in_c + c) * 9, u.data());
+        float* to = panel + c * width * V + (f - block * V);
+        for (int64_t q = 0; q < freqs; ++q) to[q * steps * width * V] = static_cast<float>(u[static_cast<size_t>(q)]);
+      }
+    }
+  }
+
+  // Input tiles t0 ... t1 of one channel block into V.
+  void transform(const RunContext& ctx, float* v, int t0, int t1, int cb) const {
+    const int m = form_->m, t = form_->t, V = lanes_;
+    alignas(64) float edge[8 * 8 * 16];
+    const float* base = ctx.at(in_) + cb * in_.plane;
+    int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
+    float* to = v + static_cast<ptrdiff_t>(cb) * chunk_ * V;
+    for (int i = t0; i < t1; ++i, to += V) {
+      const int iy = y * m - pad_top_, ix = x * m - pad_left_;
+      const float* from = base + n * in_.image + iy * in_.row + ix * V;
+      if (iy >= -in_.top && ix >= -in_.left && iy + t <= in_.h + in_.bottom && ix + t <= in_.w + in_.right) {
+        form_->input(from, in_.row, V, to, v_stride_);
+      } else {
+        // The tile hangs over the buffer: copy what lies in the map, zeros around it.
+        std::memset(edge, 0, sizeof(float) * static_cast<size_t>(t * t * V));
+        const int y0 = std::max(0, -iy), y1 = std::min(t, in_.h - iy);
+        const int x0 = std::max(0, -ix), x1 = std::min(t, in_.w - ix);
+        for (int k = y0; k < y1 && x1 > x0; ++k) {
+          std::memcpy(edge + (k * t + x0) * V, from + k * in_.row + x0 * V,
+                      sizeof(float) * static_cast<size_t>((x1 - x0) * V));
+        }
+        form_->input(edge, static_cast<ptrdiff_t>(t) * V, V, to, v_stride_);
+      }
+      if (++x == tiles_x_) {
+        x = 0;
+        if (++y == tiles_y_) y = 0, ++n;
+      }
+    }
+  }
+
+  // Products of all frequencies and inverse transforms, for output channel blocks block0 ... block1.
+  void multiply(const RunContext& ctx, const float* v, float* mbuf, int t0, int t1, int block0, int block1) const {
+    const int m = form_->m, freqs = form_->t * form_->t, V = lanes_;
+    const ptrdiff_t steps = static_cast<ptrdiff_t>(in_.blocks) * V;
+    const float* out_base = ctx.at(out);
+    const float* res_base = epilogue_.has_residual ? ctx.at(residual_) : nullptr;
+    for (int b = block0; b < block1;) {
+      const int width = panel_width(config_.panel, out.blocks - b);
+      DirectShape shape = shape_;
+      shape.out_pixel = width * V;
+      DirectArgs a;
+      a.blocks = width;
+      a.pixel1 = t1 - t0;
+      const float* u = weights_.data() + b * V * freqs * steps;
+      for (int q = 0; q < freqs; ++q) {
+        a.in = v + q * v_stride_;
+        a.out = mbuf + q * m_stride_;
+        a.weights = u + q * steps * width * V;
+        direct_.run(shape, a, config_);
+      }
+      WinogradOutput o;
+      o.row = out.row;
+      o.pixel = V;
+      o.res_row = residual_.row;
+      o.res_pixel = V;
+      o.act = &epilogue_.act;
+      o.act_before_residual = epilogue_.act_before_residual;
+      int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
+      for (int i = t0; i < t1; ++i) {
+        o.rows = std::min(m, out.h - y * m);
+        o.cols = std::min(m, out.w - x * m);
+        for (int j = 0; j < width; ++j) {
+          const ptrdiff_t block = b + j;
+          o.out = const_cast<float*>(out_base) + n * out.image + block * out.plane + y * m * out.row + x * m * V;
+          o.residual = res_base == nullptr ? nullptr
+                                           : res_base + n * residual_.image + block * residual_.plane +
+                                                 y * m * residual_.row + x * m * V;
+          o.bias = epilogue_.bias.size() != 0 ? epilogue_.bias.data() + block * V : nullptr;
+          o.slope = epilogue_.act.slope != nullptr ? epilogue_.act.slope + block * V : nullptr;
+          form_->output(mbuf + (static_cast<ptrdiff_t>(i - t0) * width + j) * V, m_stride_, o);
+        }
+        if (++x == tiles_x_) {
+          x = 0;
+          if (++y == tiles_y_) y = 0, ++n;
+        }
+      }
+      b += width;
+    }
+  }
+
+  Tensor in_, residual_;
+  const DirectKernels& direct_;
+  const WinogradKernel* form_ = nullptr;
+  int lanes_;
+  Epilogue epilogue_;
+  DirectConfig config_;
+  DirectShape shape_;
+  std::vector<int32_t> offsets_;
+  Buffer weights_;
+  int chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
+  ptrdiff_t v_stride_ = 0, m_stride_ = 0;
+  bool split_panels_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_winograd(const StepSpec& spec) { return std::make_unique<WinogradStep>(spec); }
+
+}  // namespace fastcnn
