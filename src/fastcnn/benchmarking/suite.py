@@ -36,7 +36,14 @@ def suite_models(name: str, shape: tuple[int, ...], *, only: str | None = None) 
     require("torch", extra="compress", purpose=f"suite {name}")
     for net, (module, function) in SUITES[name].items():
         if only in (None, net):
-            yield net, settle(_zoo(module, function)(), shape)
+            model = _zoo(module, function)()
+            try:
+                settled = settle(model, shape)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"shape={shape} does not go through {net}: these nets want 224x224 ({error})"
+                ) from error
+            yield net, settled
 
 
 def _zoo(module: str, function: str) -> Any:
