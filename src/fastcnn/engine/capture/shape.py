@@ -13,6 +13,7 @@ import torch
 
 from fastcnn.engine.capture.lowering import Lowering
 from fastcnn.engine.capture.registry import Arguments, Constant, Unsupported, axis, lowers, spread
+from fastcnn.engine.graph.reshapes import copy_axis, open_target
 from fastcnn.engine.graph.schema import Shape
 
 
@@ -40,50 +41,16 @@ def _reshape(lower: Lowering, x: str, target: list[int]) -> str:
     return lower.emit("reshape", [x], attrs={"shape": target})
 
 
-def _copy(target_axis: int, source_axis: int) -> int:
-    """Entry of a reshape target that copies an axis of the input."""
-    return 0 if target_axis == source_axis else -2 - source_axis
-
-
 def add_axis(lower: Lowering, x: str, dim: int) -> str:
     """Insert an axis of extent 1."""
     rank = lower.rank(x)
-    return _reshape(lower, x, [0] * dim + [1] + [_copy(i + 1, i) for i in range(dim, rank)])
+    return _reshape(lower, x, [0] * dim + [1] + [copy_axis(i + 1, i) for i in range(dim, rank)])
 
 
 def drop_axis(lower: Lowering, x: str, dim: int) -> str:
     """Remove an axis of extent 1."""
     rank = lower.rank(x)
-    return _reshape(lower, x, [0] * dim + [_copy(i - 1, i) for i in range(dim + 1, rank)])
-
-
-def open_target(asked: Sequence[int], x: Shape, out: Shape) -> list[int]:
-    """Write a reshape from shape x to shape out with as few fixed extents as its meaning allows.
-
-    Parameters
-    ----------
-    asked : sequence of int
-        What the model passed to view or reshape; -1 stays where it is, except on the batch axis.
-    x, out : tuple of int
-        Shapes at the example's size.
-    """
-    target: list[int] = [int(n) for n in asked]
-    front = 0
-    while front < min(len(x), len(out)) and x[front] == out[front] and (asked[front] != -1 or front == 0):
-        target[front] = 0
-        front += 1
-    back = 0
-    while back < min(len(x), len(out)) - front and x[-1 - back] == out[-1 - back] and asked[len(out) - 1 - back] != -1:
-        position = len(out) - 1 - back
-        target[position] = _copy(position, len(x) - 1 - back)
-        back += 1
-    middle = range(front, len(out) - back)
-    if -1 not in target and len(middle):
-        if len(middle) == 1 and out[middle[0]] > 1:
-            target[middle[0]] = -1
-        elif front == 0:
-            target[0] = -1  # the batch is merged into axis 0
-    return target
+    return _reshape(lower, x, [0] * dim + [copy_axis(i - 1, i) for i in range(dim + 1, rank)])
 
 
 @lowers("aten::view", "aten::reshape", "aten::_unsafe_view", "aten::view_copy", "aten::reshape_as", "aten::view_as")
@@ -111,7 +78,7 @@ def unflatten(lower: Lowering, a: Arguments) -> str:
     """Split one axis."""
     x, sizes = a.value("self"), [int(n) for n in a["sizes"]]
     dim, rank = axis(int(a["dim"]), lower.rank(x)), lower.rank(x)
-    return _reshape(lower, x, [0] * dim + sizes + [_copy(i + len(sizes) - 1, i) for i in range(dim + 1, rank)])
+    return _reshape(lower, x, [0] * dim + sizes + [copy_axis(i + len(sizes) - 1, i) for i in range(dim + 1, rank)])
 
 
 @lowers("aten::squeeze")
@@ -122,7 +89,7 @@ def squeeze(lower: Lowering, a: Arguments) -> str:
     dims = range(1, len(shape)) if given is None else given if isinstance(given, list) else [given]
     gone = {axis(int(d), len(shape)) for d in dims}
     kept = [i for i in range(len(shape)) if i not in gone or shape[i] != 1]
-    return _reshape(lower, x, [_copy(position, i) for position, i in enumerate(kept)])
+    return _reshape(lower, x, [copy_axis(position, i) for position, i in enumerate(kept)])
 
 
 @lowers("aten::unsqueeze")

@@ -1,0 +1,1 @@
+"""Plan: a Graph and shapes in, an immutable, printable Plan out."""

@@ -1,0 +1,55 @@
+"""Graph-to-graph passes of the planner, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from fastcnn.engine.graph.graph import Graph
+from fastcnn.engine.graph.ops import ACTIVATIONS
+from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.graph.shapes import infer_shapes
+from fastcnn.engine.plan.passes import expand_codebook, fold_batchnorm, fuse_epilogue, simplify
+
+__all__ = ["Optimised", "expand_codebook", "fold_batchnorm", "fuse_epilogue", "optimise", "simplify"]
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """An optimised graph and, line by line, what was done to get there."""
+
+    graph: Graph
+    notes: tuple[str, ...]
+
+
+def optimise(
+    graph: Graph, shapes: Mapping[str, Shape], *, activations: Collection[str] = ACTIVATIONS, expand: bool = True
+) -> Optimised:
+    """Expand codebooks, simplify, fold batch norms, fuse epilogues.
+
+    The input graph is left alone; arrays that no pass changes are shared with it.
+
+    Parameters
+    ----------
+    graph : Graph
+    shapes : mapping of str to tuple of int
+        From :func:`fastcnn.engine.graph.shapes.infer_shapes`; only the inputs' entries are read. The result serves
+        other sizes as well; where it does not (a residual that has the layer's shape at this size only),
+        ``infer_shapes`` on it raises GraphError: then optimise for that size.
+    activations : collection of str
+        Ops an epilogue may carry.
+    expand : bool
+        Whether codebook layers become dense ones.
+
+    Returns
+    -------
+    Optimised
+    """
+    inputs = {value.name: shapes[value.name] for value in graph.inputs}
+    notes: list[str] = []
+    if expand:
+        graph = expand_codebook.run(graph, infer_shapes(graph, inputs), notes)
+    graph = simplify.run(graph, infer_shapes(graph, inputs), notes)
+    graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes)
+    graph = fuse_epilogue.run(graph, infer_shapes(graph, inputs), notes, activations=activations)
+    return Optimised(graph, tuple(notes))
