@@ -117,3 +117,17 @@ def test_commit_is_ours_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert inside is None or len(inside.removesuffix("-dirty")) == 40
     monkeypatch.setattr(host_module, "__file__", str(tmp_path / "host.py"))
     assert commit() is None
+
+
+def test_installed_survives_importers_that_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    assert host_module.installed("numpy")
+    assert not host_module.installed("not_a_module_of_anyone")
+    assert not host_module.installed("not_a_module_of_anyone.inside")
+
+    def refuse(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", refuse)
+    assert not host_module.installed("numpy")

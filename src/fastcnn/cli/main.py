@@ -6,6 +6,7 @@ Exit 0 done, 1 a stated goal was missed, 2 bad input, 3 a mistake of ours, 130 i
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from types import FrameType
 import typer
 
 from fastcnn.cli import bench, compile, compress, demo, doctor, inspect, methods, run
-from fastcnn.cli.errors import BAD_INPUT, DONE, explain
+from fastcnn.cli.errors import BAD_INPUT, DONE, INTERRUPTED, explain
 from fastcnn.cli.output import emit, log, results_only
 
 app = typer.Typer(
@@ -61,20 +62,36 @@ def run_cli(arguments: Sequence[str]) -> int:
             return _help(words)
         try:
             code = app(words, prog_name="fastcnn", standalone_mode=False)
-            return code if isinstance(code, int) else DONE
-        except typer.Abort:
+            if code != INTERRUPTED:
+                return code if isinstance(code, int) else DONE
+            # typer turns Ctrl-C into this code without a word.
             error: BaseException = KeyboardInterrupt()
+        except typer.Abort:
+            error = KeyboardInterrupt()
         except (Exception, KeyboardInterrupt) as caught:
             if os.environ.get("FASTCNN_TRACEBACK") == "1" and not hasattr(caught, "format_message"):
                 raise
             error = caught
         failure = explain(error, command)
-        log(f"error: {failure.message}")
+        message = failure.message + _given(failure.message, words)
+        log(f"error: {message}")
         log(f"hint: {failure.hint}")
         if as_json and failure.code != 1:
             # With a goal missed, the result itself is already out.
-            emit(True, {"error": {"message": failure.message, "hint": failure.hint, "code": failure.code}}, "")
+            emit(True, {"error": {"message": message, "hint": failure.hint, "code": failure.code}}, "")
         return failure.code
+
+
+def _given(message: str, words: list[str]) -> str:
+    """The value behind the option that the parser refused: it names the option only."""
+    found = re.match(r"Invalid value for '(--?[\w-]+)'", message)
+    if found is None:
+        return ""
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option == found[1] and (equals or i + 1 < len(words)):
+            return f" (got {value if equals else words[i + 1]!r})"
+    return ""
 
 
 def _help(words: list[str]) -> int:

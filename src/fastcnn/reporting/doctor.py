@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcnn.reporting.expectations import Expectation, expectations
-from fastcnn.reporting.host import default_threads, host_facts, native
+from fastcnn.reporting.host import default_threads, host_facts, installed, native
 
 _EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     # extra: (module, distribution)
@@ -139,7 +138,7 @@ def doctor(*, measure: bool = False, threads: int | None = None) -> DoctorReport
     problems: list[str] = []
     for extra, needs in _EXTRAS.items():
         for name, distribution in needs:
-            present = importlib.util.find_spec(name) is not None
+            present = installed(name)
             versions[distribution] = _version(distribution) if present else None
             if present:
                 continue

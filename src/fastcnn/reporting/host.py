@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import subprocess
@@ -16,6 +17,14 @@ def native() -> Any | None:
         return importlib.import_module("fastcnn._native")
     except ImportError:
         return None
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported; nothing is imported to find out but the packages that hold it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def host_facts() -> dict[str, Any]:

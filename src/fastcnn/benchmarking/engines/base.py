@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+from fastcnn.reporting.host import installed
 
 F32 = npt.NDArray[np.float32]
 Runner = Callable[[F32], npt.NDArray[Any]]
@@ -50,7 +51,7 @@ class Engine(ABC):
     @classmethod
     def missing(cls) -> tuple[str, ...]:
         """Modules that are not installed; nothing is imported to find out."""
-        return tuple(module for module in cls.modules if importlib.util.find_spec(module) is None)
+        return tuple(module for module in cls.modules if not installed(module))
 
     @classmethod
     def version(cls) -> str:
