@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -260,7 +260,8 @@ class _Run:
         self.epoch, self.batch, self.loss_sum = state["epoch"], state["batch"], state["loss_sum"]
         self.history.epochs = [Epoch(**entry) for entry in state["history"]]
         self.history.steps = self.history.resumed_from = self.epoch * self.per_epoch + self.batch
-        self.pending = state["random"]
+        # At the start of an epoch the generators are seeded anyway.
+        self.pending = state["random"] if self.batch > 0 else None
 
     def save(self) -> None:
         if self.folder is None or not self.accelerator.is_main_process:
@@ -392,8 +393,7 @@ class _Run:
 def _bar(description: str, total: int, show: bool) -> Iterator[Callable[[int, str], None]]:
     """A rich progress bar on stderr, or nothing."""
     if not show or total == 0:
-        with nullcontext():
-            yield lambda done, note: None
+        yield lambda done, note: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -405,6 +405,6 @@ def _bar(description: str, total: int, show: bool) -> Iterator[Callable[[int, st
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, force_terminal=True), transient=True) as bar:
         task = bar.add_task(description, total=total, note="")
         yield lambda done, note: bar.update(task, completed=done, note=note)

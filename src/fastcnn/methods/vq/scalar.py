@@ -141,6 +141,14 @@ class _Codebook(nn.Module):
             self.bias = nn.Parameter(dense.bias.detach().clone(), requires_grad=dense.bias.requires_grad)
         self.train(dense.training)
 
+    def _cast(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, codebook and bias in the dtype of autocast, if it is on: custom ops are not on its lists."""
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            return x, self.codebook, self.bias
+        dtype = torch.get_autocast_dtype(device)
+        return x.to(dtype), self.codebook.to(dtype), None if self.bias is None else self.bias.to(dtype)
+
     @property
     def weight(self) -> Tensor:
         """The dense weight this layer stands for, made anew on every reading; differentiable."""
@@ -277,7 +285,7 @@ class CodebookConv2d(_Codebook):
         check_input(
             input, layer="CodebookConv2d", channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.codebook.dtype
         )
-        x = input.unsqueeze(0) if input.dim() == 3 else input
+        x, book, bias = self._cast(input.unsqueeze(0) if input.dim() == 3 else input)
         left, right, top, bottom = self._pads
         padding = [top, left]
         if self.padding_mode != "zeros":
@@ -285,7 +293,7 @@ class CodebookConv2d(_Codebook):
         elif left != right or top != bottom:
             x, padding = F.pad(x, self._pads), [0, 0]
         out: Tensor = torch.ops.fastcnn.codebook_conv2d(
-            x, self.codebook, self.codes, self.bias, list(self.stride), padding, list(self.dilation), self.groups
+            x, book, self.codes, bias, list(self.stride), padding, list(self.dilation), self.groups
         )
         return out.squeeze(0) if input.dim() == 3 else out
 
@@ -370,7 +378,8 @@ class CodebookLinear(_Codebook):
         check_input(
             input, layer="CodebookLinear", channels=self.in_features, axis=-1, ranks=(), dtype=self.codebook.dtype
         )
-        out: Tensor = torch.ops.fastcnn.codebook_linear(input, self.codebook, self.codes, self.bias)
+        x, book, bias = self._cast(input)
+        out: Tensor = torch.ops.fastcnn.codebook_linear(x, book, self.codes, bias)
         return out
 
     def extra_repr(self) -> str:
