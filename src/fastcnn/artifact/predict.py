@@ -62,7 +62,8 @@ class TensorStats:
 
     ``nonzeros`` counts elements whose value is not 0 (-0.0 is 0). ``distinct`` counts bit patterns, None above 4096.
     ``index`` describes each element's place in the codebook, ``book`` the byte planes of its values in order,
-    ``planes`` the byte planes of the array itself in every order tried, ``direct`` the elements of a uint8 or uint16 array as symbols.
+    ``planes`` the byte planes of the array itself in every order tried, ``direct`` the elements of a uint8 or uint16
+    array as symbols.
     """
 
     count: int
