@@ -368,12 +368,17 @@ class Lowering:
         return "" if self._at is None else self._layer_of(self._at)[:MAX_NAME]
 
     def _fresh_name(self, op: str) -> str:
-        """Module path for torch's own layers, path and op elsewhere; made unique."""
+        """Module path for the layers of torch and of our methods, path and op elsewhere; made unique.
+
+        Of a convolution or linear layer only the operation itself gets the path, not a pad or reshape beside it.
+        """
         path = self._layer()
         stack = list(((self._at.meta.get("nn_module_stack") if self._at else None) or {}).values())
-        kind = str(stack[-1][1]) if stack else ""
-        is_leaf = "torch.nn.modules" in kind and "container" not in kind
-        name = path if path and is_leaf else f"{path}.{op}" if path else op
+        kind = str(stack[-1][1]).lower() if stack else ""
+        is_leaf = kind.startswith(("torch.nn.modules", "fastcnn.methods")) and "container" not in kind
+        weighted = [word for word in ("conv", "linear") if word in kind.rpartition(".")[2]]
+        is_main = is_leaf and (not weighted or any(word in op for word in weighted))
+        name = path if path and is_main else f"{path}.{op}" if path else op
         return _unique(name[: MAX_NAME - 12], self._names)
 
     def _resolve(self, value: Any) -> Any:

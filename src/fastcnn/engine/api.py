@@ -1,0 +1,204 @@
+"""compile and load: the two ways to a net that runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fastcnn import _native
+from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.plan.tune import Progress
+from fastcnn.engine.run.net import CompiledNet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CompiledNet", "compile", "load"]
+
+logger = logging.getLogger("fastcnn")
+
+Tolerance = Literal["exact", "fp32"] | float
+
+FP32_TOLERANCE = 1e-4
+EXACT_TOLERANCE = 2e-6
+
+
+def resolve_tolerance(tolerance: Any) -> tuple[float, bool]:
+    """Return the largest net error and whether only exact kernels may run.
+
+    ``"exact"`` reorders nothing but sums; ``"fp32"`` allows Winograd up to a net error of 1e-4; a float is that
+    error.
+    """
+    if tolerance == "exact":
+        return EXACT_TOLERANCE, True
+    if tolerance == "fp32":
+        return FP32_TOLERANCE, False
+    if isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool) and 0 < tolerance < 1:
+        return float(tolerance), float(tolerance) <= EXACT_TOLERANCE
+    raise ValueError(f'tolerance={tolerance!r} is not understood: choose "exact", "fp32" or a number between 0 and 1')
+
+
+def resolve_threads(threads: Any) -> int:
+    """Return the thread count: the cores of this process if none is given."""
+    if threads is None:
+        return int(_native.host()["cores"])
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(f"threads={threads!r} must be an integer or None")
+    if not 1 <= threads <= 256:
+        raise ValueError(f"threads={threads} is out of range: choose 1 to 256, or None for all cores")
+    return threads
+
+
+def compile(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    tolerance: Tolerance = "fp32",
+    threads: int | None = None,
+    strict: bool = False,
+    tune: bool = True,
+    progress: Progress | None = None,
+) -> CompiledNet:
+    """Compile a PyTorch model for this CPU: same weights, faster kernels.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Captured in evaluation mode by ``torch.export``; left as it is.
+    example_inputs : Tensor, ndarray, or tuple of them
+        float32, batch first. They fix the example shape, and the planner measures its error on them.
+    tolerance : {"exact", "fp32"} or float
+        Largest error of the net against its exact kernels: per picture max|y - y_exact| / max|y_exact|. ``"exact"``
+        reorders nothing but sums; ``"fp32"`` allows Winograd up to 1e-4.
+    threads : int, optional
+        Threads of one inference; all cores by default.
+    strict : bool
+        Refuse any operation outside the engine's set instead of running it in torch.
+    tune : bool
+        Time the candidates of every layer inside the running net (seconds, remembered on disk); else rules of thumb.
+    progress : callable (done, total), optional
+        Called after every tuning round.
+
+    Returns
+    -------
+    CompiledNet
+
+    Raises
+    ------
+    ValueError
+        For an operation outside the set under ``strict``, NaN weights, shapes that do not fit, bad arguments.
+    TypeError
+        For a model or inputs of another kind or dtype.
+    MissingExtraError
+        Without torch.
+
+    Examples
+    --------
+    >>> import torch, fastcnn as fc
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    >>> fast = fc.compile(model, torch.rand(1, 3, 32, 32), tune=False)
+    >>> fast(torch.rand(1, 3, 32, 32)).shape
+    torch.Size([1, 8, 30, 30])
+    """
+    limit, exact = resolve_tolerance(tolerance)
+    target = make_target(str(_native.host()["isa_active"]), resolve_threads(threads))
+    from fastcnn._extras import require
+
+    require("torch", extra="compress", purpose="fastcnn.compile")
+    from fastcnn.engine.capture import capture
+
+    graph = capture(model, example_inputs, strict=strict)
+    return CompiledNet(
+        graph,
+        target,
+        tolerance=limit,
+        exact=exact,
+        how="tune" if tune else "heuristic",
+        calibration=_as_arrays(example_inputs),
+        progress=progress,
+    )
+
+
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    plan: Literal["saved", "tune", "heuristic"] = "saved",
+    tolerance: Tolerance | None = None,
+    progress: Progress | None = None,
+) -> CompiledNet:
+    """Load a ``.fcnn`` file; needs no torch.
+
+    Parameters
+    ----------
+    path : str or Path
+    threads : int, optional
+        Threads of one inference; those of the saved plan by default, at most the cores there are.
+    plan : {"saved", "tune", "heuristic"}
+        ``"saved"`` follows the plan in the file: on the same instruction set and thread count the output is bit-equal
+        to the net that saved it. Where it does not fit, the heuristic takes its place and a log line says so.
+    tolerance : optional
+        As in :func:`fastcnn.compile`; the file's by default.
+
+    Returns
+    -------
+    CompiledNet
+
+    Raises
+    ------
+    ArtifactError
+        (a ValueError) For a damaged or foreign file: names the field.
+    OSError
+        If the file cannot be read.
+    """
+    if plan not in ("saved", "tune", "heuristic"):
+        raise ValueError(f'plan={plan!r} is not understood: choose "saved", "tune" or "heuristic"')
+    from fastcnn.artifact import load_graph
+
+    artifact = load_graph(path)
+    hint = artifact.plan_hint if isinstance(artifact.plan_hint, dict) else {}
+    isa = str(_native.host()["isa_active"])
+    if tolerance is not None:
+        limit, exact = resolve_tolerance(tolerance)
+    else:
+        limit, exact = _hint_tolerance(hint)
+    saved_threads = hint.get("threads")
+    if threads is None and isinstance(saved_threads, int) and not isinstance(saved_threads, bool) and saved_threads > 0:
+        threads = min(saved_threads, int(_native.host()["cores"]))
+    target = make_target(isa, resolve_threads(threads))
+    choices = hint.get("choices")
+    how: Literal["heuristic", "tune", "hint"] = "tune" if plan == "tune" else "heuristic"
+    if plan == "saved" and isinstance(choices, dict) and all(isinstance(v, str) for v in choices.values()):
+        if hint.get("isa") == isa and hint.get("threads") == target.threads:
+            how = "hint"
+        else:
+            logger.info(
+                "%s: the saved plan is for %s and %s threads, this is %s and %s: heuristic plan instead",
+                path, hint.get("isa"), hint.get("threads"), isa, target.threads,
+            )  # fmt: skip
+    return CompiledNet(
+        artifact.graph,
+        target,
+        tolerance=limit,
+        exact=exact,
+        how=how,
+        hint=choices if how == "hint" else None,
+        meta=artifact.meta,
+        progress=progress,
+    )
+
+
+def _hint_tolerance(hint: dict[str, Any]) -> tuple[float, bool]:
+    value, exact = hint.get("tolerance"), hint.get("exact")
+    if isinstance(value, float) and 0 < value < 1:
+        return value, exact is True
+    return FP32_TOLERANCE, False
+
+
+def _as_arrays(example_inputs: Any) -> list[np.ndarray[Any, Any]]:
+    values: Sequence[Any] = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    return [np.ascontiguousarray(v.detach().cpu().numpy() if hasattr(v, "detach") else v, np.float32) for v in values]

@@ -1,0 +1,48 @@
+"""Drafts to a native net: final addresses, chosen candidates, packed weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastcnn import _native
+from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.lowering import Lowered
+from fastcnn.engine.plan.memory import lower_bound, plan_memory
+from fastcnn.engine.plan.slots import Candidate, Draft
+
+
+@dataclass
+class Built:
+    """A native net and the drafts it was made from; ``chosen[i]`` is the candidate of step i."""
+
+    net: _native.Net
+    lowered: Lowered
+    chosen: list[Candidate]
+    arena_floats: int
+    arena_bound_floats: int
+
+    def replace(self, index: int, candidate: Candidate) -> None:
+        """Put another candidate in place of a step; call ``net.finish()`` after the last one."""
+        if candidate == self.chosen[index]:
+            return
+        op, inputs, out, attrs, weights = step_arguments(self.lowered.drafts[index], candidate)
+        self.net.replace_step(index, op, inputs, out, attrs, weights)
+        self.chosen[index] = candidate
+
+
+def step_arguments(draft: Draft, candidate: Candidate) -> tuple[str, list[object], dict[str, object], dict[str, object], dict[str, object]]:
+    """Arguments of the native ``add_step``."""
+    attrs: dict[str, object] = {**draft.attrs, **candidate.attrs, "zero_border": int(draft.zero_border)}
+    return candidate.op, [s.to_native() for s in draft.inputs], draft.out.to_native(), attrs, dict(draft.weights)
+
+
+def build(lowered: Lowered, chosen: list[Candidate], target: Target) -> Built:
+    """Assign memory and make the native net."""
+    roots = [s for s in lowered.storages if s.parent is None and s.space == "arena"]
+    arena = plan_memory(roots)
+    net = _native.Net(target.isa, target.threads)
+    net.set_arena(arena)
+    for draft, candidate in zip(lowered.drafts, chosen, strict=True):
+        net.add_step(*step_arguments(draft, candidate))
+    net.finish()
+    return Built(net, lowered, list(chosen), arena, lower_bound(roots))

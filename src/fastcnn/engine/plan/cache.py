@@ -1,0 +1,81 @@
+"""Tuned choices on disk: one small JSON file per net, host, thread count and version.
+
+``FASTCNN_CACHE`` names the folder (default ``~/.cache/fastcnn``); an empty value turns the cache off. A damaged or
+unwritable cache is ignored: it only costs time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from fastcnn import _native
+from fastcnn.engine.graph.graph import Graph
+from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.plan.candidates import Target
+
+_VERSION = 1  # raise when candidates or kernels change what is fastest
+
+
+def cache_dir() -> Path | None:
+    """Folder of the cache, or None if it is turned off."""
+    given = os.environ.get("FASTCNN_CACHE")
+    if given is not None:
+        return Path(given) if given else None
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "fastcnn"
+
+
+def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, tolerance: float) -> str:
+    """Hash of everything the best choice depends on; weights' values do not."""
+    structure = [
+        [n.name, n.op, list(n.inputs), dict(n.attrs), list(shapes[n.name]), [list(graph.weights[k].shape) for k in n.params.values()]]
+        for n in graph.nodes
+    ]
+    facts = {
+        "version": _VERSION,
+        "cpu": _native.host()["cpu"],
+        "isa": target.isa,
+        "threads": target.threads,
+        "l2": target.l2_bytes,
+        "tolerance": tolerance,
+        "inputs": [list(shapes[v.name]) for v in graph.inputs],
+        "graph": structure,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def load_choices(key: str) -> dict[str, str] | None:
+    folder = cache_dir()
+    if folder is None:
+        return None
+    try:
+        found = json.loads((folder / "plans" / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in found.items()):
+        return None
+    return found
+
+
+def store_choices(key: str, choices: Mapping[str, str]) -> None:
+    """Write aside, then rename; a folder that cannot be written is left alone."""
+    folder = cache_dir()
+    if folder is None:
+        return
+    try:
+        (folder / "plans").mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder / "plans", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(dict(choices), file)
+            os.replace(name, folder / "plans" / f"{key}.json")
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError:
+        return

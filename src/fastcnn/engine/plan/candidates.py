@@ -1,0 +1,117 @@
+"""Ways to run a convolution on this host, best guess first.
+
+The guesses are rules of thumb measured on AVX2 and AVX-512 machines; tuning replaces them by measurement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from fastcnn import _native
+from fastcnn.engine.plan.slots import Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The machine a plan is for."""
+
+    isa: str
+    threads: int
+    lanes: int
+    l2_bytes: int
+
+    @property
+    def configs(self) -> list[tuple[int, int]]:
+        """(pixels, channel vectors) of the direct kernels; the last is for single pixels."""
+        return _configs(self.isa)
+
+
+@lru_cache
+def _configs(isa: str) -> list[tuple[int, int]]:
+    return [(int(tile), int(panel)) for tile, panel in _native.direct_configs(isa)]
+
+
+def make_target(isa: str, threads: int) -> Target:
+    """Describe this host at that instruction set and thread count."""
+    l2 = int(_native.host()["l2_bytes"]) or 512 * 1024
+    return Target(isa=isa, threads=threads, lanes=int(_native.lanes(isa)), l2_bytes=l2)
+
+
+def _blocks(channels: int, lanes: int) -> int:
+    return -(-channels // lanes)
+
+
+def direct_candidates(
+    target: Target, *, batch: int, in_channels: int, out_channels: int, kernel: tuple[int, int],
+    stride: tuple[int, int], out_map: tuple[int, int], blocked: bool,
+) -> list[Candidate]:
+    """Direct kernels: register tiles, and threads splitting pixels or output channels."""
+    pixels = out_map[0] * out_map[1]
+    blocks = _blocks(out_channels, target.lanes)
+    single = pixels == 1  # images are then the pixels
+    count = batch if single else pixels
+    wide = target.configs[-1]
+    if single and batch <= 4:
+        narrow = [c for c in target.configs if c[0] <= batch] if batch > 1 else [wide]
+        tiles = sorted({wide, *narrow}, key=lambda c: (-min(c[0], batch), -c[1]))
+    else:
+        tiles = [c for c in target.configs if c[0] >= 4] or target.configs[:1]
+        tiles = sorted(tiles, key=lambda c: (blocks % c[1] != 0, -c[0] * c[1]))[:2]
+    weight_bytes = 4 * in_channels * out_channels * kernel[0] * kernel[1]
+    per_pixel = 4 * in_channels * stride[0] * stride[1]
+    few = pixels * max(batch, 1) < 24 * target.threads
+    heavy = weight_bytes > 16 * per_pixel * pixels
+    found = []
+    for tile, panel in tiles:
+        fit = max(4 * tile, int(target.l2_bytes / 4 / per_pixel))
+        block = max(tile, min(fit, count) // tile * tile)
+        splits = ["pixels", "panels"] if target.threads > 1 and blocks >= 2 * target.threads else ["pixels"]
+        if single and batch < target.threads * tile and blocks >= target.threads:
+            splits = ["panels"]
+        elif (few or heavy) and len(splits) == 2:
+            splits.reverse()
+        for split in splits:
+            attrs: dict[str, Any] = {"tile": tile, "panel": panel, "split": split, "pixel_block": block}
+            found.append(Candidate(f"direct:{tile}x{panel}:{split}", "direct", attrs))
+    # One tile with both splits says more than two tiles with one.
+    return sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
+
+
+WINOGRAD_ERROR = {2: 5e-7, 4: 4e-6, 6: 1.2e-5}
+"""Largest layer errors seen with the exact matrices in float32 (relative to the largest output)."""
+
+
+def winograd_candidates(
+    target: Target, *, batch: int, in_channels: int, out_channels: int, out_map: tuple[int, int],
+) -> list[Candidate]:
+    """F(6), F(4) and F(2) where they save multiplications, tiles or output channels split between threads."""
+    tile, panel = target.configs[0]
+    if target.lanes == 16:  # the product of one frequency has few output vectors per panel
+        tile, panel = target.configs[1]
+    scored = []
+    for m in (6, 4, 2):
+        t = m + 2
+        tiles_map = math.ceil(out_map[0] / m) * math.ceil(out_map[1] / m)
+        tiles = batch * tiles_map
+        saving = out_map[0] * out_map[1] * 9 / (tiles_map * t * t)
+        if saving < 1.2:
+            continue
+        spectra_bytes = 4.0 * t * t * in_channels * out_channels
+        # Multiplications per second against bytes of spectra that stream from memory once per chunk.
+        macs = t * t * tiles * in_channels * out_channels
+        fit = int(target.l2_bytes * 0.6 / (4 * t * t * in_channels))
+        for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
+            share = tiles if split == "panels" else math.ceil(tiles / target.threads)
+            chunk = min(max(fit, 2 * tile), share) if split == "tiles" else min(share, max(4 * fit, 8 * tile))
+            chunk = max(tile, -(-chunk // tile) * tile) if share > tile else share
+            reread = 1 if split == "panels" else target.threads
+            cost = macs / 45e9 / target.threads + spectra_bytes * reread / 20e9 * (spectra_bytes > 4e6)
+            padded = -(-min(share, chunk) // tile) * tile / min(share, chunk)
+            attrs = {"m": m, "tile": tile, "panel": panel, "chunk": chunk, "split": split}
+            label = f"winograd:{m}:{split}:{chunk}"
+            why = f"F({m},3): {saving:.1f}x fewer multiplications"
+            scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
+    return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])]

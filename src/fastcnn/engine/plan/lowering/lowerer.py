@@ -1,0 +1,246 @@
+"""The walk over a graph: values get storages in one or two layouts, nodes become drafts of native steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
+from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.graph.shapes import macs
+from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.slots import Candidate, Draft, Nchw, Slot, Storage, as_nchw
+
+Handler = Callable[["Lowerer", Node], None]
+_HANDLERS: dict[str, Handler] = {}
+
+
+def lowers(*ops: str) -> Callable[[Handler], Handler]:
+    """Register a handler for these graph ops."""
+
+    def register(handler: Handler) -> Handler:
+        for op in ops:
+            _HANDLERS[op] = handler
+        return handler
+
+    return register
+
+
+def lowered_ops() -> frozenset[str]:
+    """Ops the engine runs natively."""
+    return frozenset(_HANDLERS)
+
+
+@dataclass
+class Lowered:
+    """Drafts in execution order and every storage they use."""
+
+    drafts: list[Draft]
+    storages: list[Storage]
+    outputs: list[Shape]
+
+
+class Lowerer:
+    """State of one walk. Handlers read values with :meth:`blocked` or :meth:`plain` and make them with ``new_*``."""
+
+    def __init__(self, graph: Graph, shapes: Mapping[str, Shape], target: Target, *, exact: bool) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.target = target
+        self.exact = exact
+        self.macs = macs(graph, shapes)
+        self.drafts: list[Draft] = []
+        self.storages: list[Storage] = []
+        self._blocked: dict[str, Slot] = {}
+        self._plain: dict[str, Slot] = {}
+        self._flat: dict[str, str] = {}
+        self._planar: dict[str, Slot] = {}
+        self._users = graph.consumers()
+        for index, value in enumerate(graph.inputs):
+            dims = shapes[value.name]
+            storage = Storage(as_nchw(dims), False, target.lanes, space="input", index=index)
+            self._plain[value.name] = Slot(storage, dims, as_nchw(dims))
+
+    # values
+
+    def dims(self, value: str) -> Shape:
+        return self.shapes[value]
+
+    def param(self, node: Node, role: str) -> Array | None:
+        array = self.graph.param(node, role)
+        return None if array is None else np.ascontiguousarray(array, np.float32)
+
+    def weight(self, node: Node, role: str) -> Array:
+        array = self.param(node, role)
+        if array is None:
+            raise GraphError(f"node {node.name!r} ({node.op}) has no {role}")
+        return array
+
+    def is_blocked(self, value: str) -> bool:
+        return value in self._blocked
+
+    def is_input(self, value: str) -> bool:
+        return value in self._plain and self._plain[value].storage.root.space == "input"
+
+    def users(self, value: str) -> list[Node]:
+        return self._users.get(value, [])
+
+    def flattened_map(self, value: str) -> str | None:
+        """The rank-4 value that this one is a flattening of, if nobody has needed it flat yet."""
+        return self._flat.get(value)
+
+    def new_storage(self, nchw: Nchw, *, blocked: bool) -> Storage:
+        storage = Storage(nchw, blocked, self.target.lanes)
+        self.storages.append(storage)
+        return storage
+
+    def view(self, storage: Storage, channel: int, nchw: Nchw) -> Storage:
+        """Channels from ``channel`` on, without a copy."""
+        child = Storage(nchw, True, self.target.lanes, parent=storage, channel=channel)
+        self.storages.append(child)
+        return child
+
+    def new_blocked(self, value: str) -> Slot:
+        """Make a blocked slot for a node's output; the node's step is to write it."""
+        dims = self.dims(value)
+        if not 2 <= len(dims) <= 4:
+            raise GraphError(f"value {value!r} of rank {len(dims)} cannot be channel-blocked")
+        slot = Slot(self.new_storage(as_nchw(dims), blocked=True), dims, as_nchw(dims))
+        self._blocked[value] = slot
+        return slot
+
+    def new_plain(self, value: str) -> Slot:
+        dims = self.dims(value)
+        slot = Slot(self.new_storage(as_nchw(dims), blocked=False), dims, as_nchw(dims))
+        self._plain[value] = slot
+        return slot
+
+    def temporary(self, dims: Shape, *, blocked: bool) -> Slot:
+        """Memory that stands for no value of the graph."""
+        return Slot(self.new_storage(as_nchw(dims), blocked=blocked), dims, as_nchw(dims))
+
+    def alias(self, value: str, slot: Slot) -> None:
+        """The value is this memory under its own dims."""
+        own = Slot(slot.storage, self.dims(value), slot.nchw)
+        (self._blocked if slot.storage.blocked else self._plain)[value] = own
+
+    def alias_flat(self, value: str, source: str) -> None:
+        """The value is a flattening of a rank-4 map; a linear layer can read the map itself."""
+        self._flat[value] = source
+
+    def blocked(self, value: str) -> Slot:
+        """The value channel-blocked, converted on first need."""
+        if value not in self._blocked:
+            plain = self.plain(value)
+            slot = self.new_blocked(value)
+            self.emit_relayout(value, plain, slot)
+        return self._blocked[value]
+
+    def plain(self, value: str) -> Slot:
+        """The value row-major, converted on first need."""
+        if value not in self._plain:
+            if value in self._flat:
+                source = self.plain(self._flat[value])
+                self._plain[value] = Slot(source.storage, self.dims(value), as_nchw(self.dims(value)))
+            else:
+                blocked = self._blocked[value]
+                slot = self.new_plain(value)
+                self.emit_relayout(value, blocked, slot)
+        return self._plain[value]
+
+    def planar(self, value: str, border: list[int]) -> Slot:
+        """A plain rank-4 map with a zero border, for stems with few channels."""
+        if not any(border):
+            return self.plain(value)
+        if value not in self._planar:
+            plain = self.plain(value)
+            slot = Slot(self.new_storage(plain.nchw, blocked=False), plain.dims, plain.nchw)
+            self.emit_relayout(value, plain, slot)
+            self._planar[value] = slot
+        slot = self._planar[value]
+        slot.storage.need_border(border)
+        return slot
+
+    # steps
+
+    def emit_relayout(self, value: str, source: Slot, target: Slot) -> None:
+        if source.nchw != target.nchw:
+            raise GraphError(f"value {value!r}: {source.dims} and {target.dims} are not the same map")
+        self.emit("relayout", f"{value}.layout", [source], target)
+
+    def emit(
+        self,
+        op: str,
+        name: str,
+        inputs: list[Slot],
+        out: Slot,
+        *,
+        attrs: dict[str, Any] | None = None,
+        weights: dict[str, Array] | None = None,
+        candidates: list[Candidate] | None = None,
+        node: Node | None = None,
+        zero_border: bool = True,
+        note: str = "",
+    ) -> Draft:
+        """Append a step. Lifetimes of everything it touches are extended to it."""
+        index = len(self.drafts)
+        for slot in (*inputs, out):
+            slot.storage.touch(index)
+        draft = Draft(
+            name=name,
+            source=node.source if node is not None else "",
+            op=op,
+            inputs=inputs,
+            out=out,
+            attrs=attrs or {},
+            weights=weights or {},
+            candidates=candidates or [Candidate("", op, {})],
+            macs=self.macs.get(node.name, 0) if node is not None else 0,
+            zero_border=zero_border,
+            note=note,
+        )
+        self.drafts.append(draft)
+        return draft
+
+    def reparent(self, storage: Storage, parent: Storage, channel: int) -> bool:
+        """Move a finished map into a range of another one's channels; False where that cannot be."""
+        if storage.parent is not None or storage.space != "arena" or not storage.blocked or parent.root is storage:
+            return False
+        if channel % self.target.lanes != 0 or storage.nchw[2:] != parent.nchw[2:]:
+            return False
+        parent.need_border(storage.border)
+        first, last = storage.first, storage.last
+        storage.parent = parent
+        storage.channel = channel
+        if first is not None:
+            parent.touch(first)
+            parent.root.first = min(first, parent.root.first or first)
+            parent.touch(last)
+        return True
+
+    def run(self) -> Lowered:
+        for node in self.graph.nodes:
+            handler = _HANDLERS.get(node.op)
+            if handler is None:
+                raise GraphError(f"node {node.name!r}: the engine has no kernel for {node.op!r}")
+            handler(self, node)
+        for index, name in enumerate(self.graph.outputs):
+            source = self._plain.get(name) or self._blocked.get(name) or self.plain(name)
+            dims = self.dims(name)
+            storage = Storage(source.nchw, False, self.target.lanes, space="output", index=index)
+            self.emit_relayout(f"{name}.out{index}", source, Slot(storage, dims, source.nchw))
+        return Lowered(self.drafts, self.storages, [self.dims(name) for name in self.graph.outputs])
+
+
+def lower(graph: Graph, shapes: Mapping[str, Shape], target: Target, *, exact: bool) -> Lowered:
+    """Turn an optimised graph into drafts.
+
+    Parameters
+    ----------
+    exact : bool
+        Offer no candidates that reorder algebra.
+    """
+    return Lowerer(graph, shapes, target, exact=exact).run()

@@ -1,0 +1,210 @@
+"""make_plan: from a graph and input shapes to a native net and the plan that describes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fastcnn.engine.graph.graph import Array, Graph
+from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.graph.shapes import infer_shapes
+from fastcnn.engine.plan import tune as tuning
+from fastcnn.engine.plan.build import Built, build
+from fastcnn.engine.plan.cache import load_choices, plan_key, store_choices
+from fastcnn.engine.plan.candidates import WINOGRAD_ERROR, Target
+from fastcnn.engine.plan.lowering import Lowered, lower
+from fastcnn.engine.plan.passes import optimise
+from fastcnn.engine.plan.plan import Plan, PlanStep
+from fastcnn.engine.plan.slots import Candidate
+
+logger = logging.getLogger("fastcnn")
+
+How = Literal["heuristic", "tune", "hint"]
+
+SAFETY = 0.5
+"""Share of the tolerance that the calibration inputs may use: other inputs can be worse."""
+
+
+@dataclass
+class Planned:
+    """A plan and the native net that carries it out."""
+
+    plan: Plan
+    built: Built
+
+
+def make_plan(
+    graph: Graph,
+    input_shapes: Sequence[Shape],
+    target: Target,
+    *,
+    tolerance: float,
+    exact: bool,
+    how: How = "heuristic",
+    hint: Mapping[str, str] | None = None,
+    calibration: Sequence[Array] | None = None,
+    progress: tuning.Progress | None = None,
+) -> Planned:
+    """Plan one net for one set of input shapes.
+
+    Parameters
+    ----------
+    graph : Graph
+        As captured or read from a file; left alone.
+    tolerance : float
+        Largest allowed net error against the exact kernels.
+    exact : bool
+        Offer exact kernels only.
+    how : {"heuristic", "tune", "hint"}
+        ``tune`` times the candidates (or finds an earlier result in the disk cache); ``hint`` follows ``hint``.
+    calibration : sequence of ndarray, optional
+        Inputs to time and to measure the error with; standard normal ones are made where there are none.
+
+    Returns
+    -------
+    Planned
+
+    Raises
+    ------
+    GraphError
+        (a ValueError) Where the shapes do not fit the net or an op has no native kernel.
+    """
+    shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
+    optimised = optimise(graph, shapes)
+    graph, notes = optimised.graph, list(optimised.notes)
+    shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
+    lowered = lower(graph, shapes, target, exact=exact)
+    inputs = list(calibration) if calibration is not None else _normal_inputs(input_shapes)
+
+    chosen, origin = tuning.heuristic_choice(lowered), "heuristic"
+    key = None
+    if how == "hint" and hint is not None:
+        chosen, misfits = tuning.hinted_choice(lowered, hint)
+        origin = "saved"
+        if misfits:
+            logger.info("the saved plan does not fit %s: heuristic choice there", ", ".join(misfits))
+    elif how == "tune":
+        key = plan_key(graph, shapes, target, 0.0 if exact else tolerance)
+        cached = load_choices(key)
+        if cached is not None:
+            chosen, misfits = tuning.hinted_choice(lowered, cached)
+            origin = "tuned earlier"
+            if misfits:
+                cached, chosen = None, tuning.heuristic_choice(lowered)
+        if cached is None:
+            origin = "tuned"
+
+    reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
+    reference: list[Array] | None = None
+    if reorders and how != "hint":
+        built = build(lowered, tuning.exact_choice(lowered), target)
+        reference = tuning.run_once(built, inputs)
+        for index, candidate in enumerate(chosen):
+            built.replace(index, candidate)
+        built.net.finish()
+    else:
+        built = build(lowered, chosen, target)
+
+    seconds: list[dict[str, float]] | None = None
+    if origin == "tuned":
+        tuned = tuning.tune(built, inputs, progress=progress)
+        seconds = tuned.seconds
+    error = None
+    if reference is not None:
+        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY)
+        notes += dropped
+    step_ms = None
+    if how == "tune":
+        step_ms = np.median(tuning.profile(built, inputs, 5), axis=1) * 1e3
+        if key is not None and origin == "tuned":
+            store_choices(key, _choices(built))
+    plan = _describe(built, target, tolerance, input_shapes, origin, notes, error, step_ms, seconds)
+    return Planned(plan, built)
+
+
+def _normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+
+def _keep_budget(
+    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float
+) -> tuple[float, list[str]]:
+    """Replace the least accurate steps by exact ones until the net keeps its error budget."""
+    notes: list[str] = []
+    while True:
+        error = tuning.relative_error(tuning.run_once(built, inputs), reference)
+        risky = [i for i, c in enumerate(built.chosen) if not c.exact]
+        if error <= budget or not risky:
+            return error, notes
+        largest = max(built.chosen[i].attrs["m"] for i in risky)
+        for i in [i for i in risky if built.chosen[i].attrs["m"] == largest]:
+            draft = built.lowered.drafts[i]
+            smaller = [c for c in draft.candidates if c.exact or c.attrs["m"] < largest]
+            built.replace(i, smaller[0])
+            notes.append(f"{draft.name}: {draft.candidates[0].label} exceeded the error budget, {smaller[0].label} instead")
+        built.net.finish()
+
+
+def _choices(built: Built) -> dict[str, str]:
+    return {
+        draft.name: candidate.label
+        for draft, candidate in zip(built.lowered.drafts, built.chosen, strict=True)
+        if tuning.has_choice(draft)
+    }
+
+
+def _why(lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, origin: str) -> str:
+    draft = lowered.drafts[index]
+    parts = [draft.note] if draft.note else []
+    if candidate.why:
+        parts.append(candidate.why)
+    if not tuning.has_choice(draft):
+        return "; ".join(parts)
+    if seconds is None:
+        parts.append(origin)
+    else:
+        others = [(t, label) for label, t in seconds[index].items() if label != candidate.label]
+        if others:
+            second, label = min(others)
+            parts.append(f"fastest of {len(seconds[index])}; next {label} {second / seconds[index][candidate.label]:.2f}x")
+    return "; ".join(parts)
+
+
+def _describe(
+    built: Built, target: Target, tolerance: float, input_shapes: Sequence[Shape], origin: str, notes: list[str],
+    error: float | None, step_ms: Array | None, seconds: list[dict[str, float]] | None,
+) -> Plan:  # fmt: skip
+    net, steps = built.net, []
+    for i, (draft, candidate) in enumerate(zip(built.lowered.drafts, built.chosen, strict=True)):
+        steps.append(
+            PlanStep(
+                layer=draft.name,
+                source=draft.source,
+                kernel=net.kernel(i),
+                why=_why(built.lowered, i, candidate, seconds, origin),
+                error=None if candidate.exact else WINOGRAD_ERROR[candidate.attrs["m"]],
+                ms=None if step_ms is None else float(step_ms[i]),
+                macs=draft.macs,
+                weight_bytes=net.step_weight_bytes(i),
+                choice=candidate.label if tuning.has_choice(draft) else "",
+            )
+        )
+    return Plan(
+        isa=target.isa,
+        threads=target.threads,
+        tolerance=tolerance,
+        shapes=tuple(tuple(s) for s in input_shapes),
+        steps=tuple(steps),
+        arena_bytes=4 * built.arena_floats,
+        arena_lower_bound=4 * built.arena_bound_floats,
+        scratch_bytes=net.scratch_bytes,
+        weight_bytes=net.weight_bytes,
+        error=error,
+        how=origin,
+        notes=tuple(notes),
+    )

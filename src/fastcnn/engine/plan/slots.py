@@ -1,0 +1,139 @@
+"""Where values live while a plan is made: storages, views of them, and the border their readers need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastcnn.engine.graph.schema import Shape
+
+Nchw = tuple[int, int, int, int]
+
+
+def as_nchw(dims: Shape) -> Nchw:
+    """Batch, channels, rows, columns of a value of rank 2 to 4; other ranks are one long row."""
+    if len(dims) == 4:
+        return dims[0], dims[1], dims[2], dims[3]
+    if len(dims) == 3:
+        return dims[0], dims[1], 1, dims[2]
+    if len(dims) == 2:
+        return dims[0], dims[1], 1, 1
+    count = 1
+    for extent in dims:
+        count *= extent
+    return 1, 1, 1, count
+
+
+@dataclass(eq=False)
+class Storage:
+    """Memory of one map.
+
+    Blocked storages are channel-blocked with a zero border; plain ones are row-major, with a border for planar
+    stems only. A storage with a ``parent`` is a range of its channels (concatenation and slicing without copies);
+    ``channel`` is then a multiple of the vector width.
+    """
+
+    nchw: Nchw
+    blocked: bool
+    lanes: int
+    space: str = "arena"
+    index: int = 0
+    parent: Storage | None = None
+    channel: int = 0
+    _border: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    first: int | None = None
+    last: int = -1
+    offset: int = 0
+
+    @property
+    def root(self) -> Storage:
+        return self if self.parent is None else self.parent.root
+
+    @property
+    def border(self) -> list[int]:
+        """Top, left, bottom, right; shared by all views of a storage."""
+        return self.root._border
+
+    def need_border(self, border: list[int]) -> None:
+        """Widen the border to at least this."""
+        self.root._border = [max(a, b) for a, b in zip(self.root._border, border, strict=True)]
+
+    def touch(self, step: int) -> None:
+        """Extend the lifetime to that step."""
+        root = self.root
+        root.first = step if root.first is None else root.first
+        root.last = max(root.last, step)
+
+    def plane(self) -> int:
+        """Floats of one channel block (or plane)."""
+        _, _, h, w = self.root.nchw
+        top, left, bottom, right = self.border
+        return (top + h + bottom) * (left + w + right) * (self.lanes if self.blocked else 1)
+
+    def image(self) -> int:
+        """Floats of one image of the root."""
+        channels = self.root.nchw[1]
+        return self.plane() * (-(-channels // self.lanes) if self.blocked else channels)
+
+    def floats(self) -> int:
+        return self.root.nchw[0] * self.image()
+
+    def start(self) -> int:
+        """Offset of the first float, in the memory the root lives in."""
+        if self.parent is None:
+            return self.offset
+        return self.parent.start() + self.channel // self.lanes * self.plane()
+
+
+@dataclass(eq=False)
+class Slot:
+    """A value in a storage: the same memory may stand for ``(N, C, 1, 1)`` and ``(N, C)``."""
+
+    storage: Storage
+    dims: Shape
+    nchw: Nchw
+
+    def to_native(self) -> dict[str, Any]:
+        s = self.storage
+        return {
+            "space": s.root.space,
+            "index": s.root.index,
+            "offset": s.start(),
+            "dims": list(self.dims),
+            "blocked": s.blocked,
+            "border": list(s.border),
+            "nchw": list(self.nchw),
+            "image": s.image() if s.blocked or any(s.border) else 0,
+        }
+
+
+@dataclass(eq=False)
+class Draft:
+    """A step before it is final.
+
+    ``candidates`` are alternative (op, attributes) pairs, best guess first; attributes common to all stand in
+    ``attrs``. Steps with one candidate have nothing to choose.
+    """
+
+    name: str
+    source: str
+    op: str
+    inputs: list[Slot]
+    out: Slot
+    attrs: dict[str, Any]
+    weights: dict[str, Any]
+    candidates: list[Candidate]
+    macs: int = 0
+    zero_border: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a step. ``label`` names it in plans, caches and files; ``exact`` says no algebra is reordered."""
+
+    label: str
+    op: str
+    attrs: dict[str, Any]
+    exact: bool = True
+    why: str = ""

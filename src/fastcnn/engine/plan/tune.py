@@ -1,0 +1,134 @@
+"""Choose among candidates: by a saved hint, by rules of thumb, or by timing them inside the running chain.
+
+Timing a layer alone in a warm loop picks wrong (its weights sit in cache, as they never do in a net), so every round
+runs the whole net with one candidate per layer and reads the clock between the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcnn.engine.graph.graph import Array
+from fastcnn.engine.plan.build import Built
+from fastcnn.engine.plan.lowering import Lowered
+from fastcnn.engine.plan.slots import Candidate, Draft
+
+Progress = Callable[[int, int], None]
+
+
+def has_choice(draft: Draft) -> bool:
+    return len(draft.candidates) > 1
+
+
+def heuristic_choice(lowered: Lowered) -> list[Candidate]:
+    """Return the best guess of every step."""
+    return [draft.candidates[0] for draft in lowered.drafts]
+
+
+def exact_choice(lowered: Lowered) -> list[Candidate]:
+    """Return the first candidate of every step that reorders no algebra."""
+    return [next(c for c in draft.candidates if c.exact) for draft in lowered.drafts]
+
+
+def hinted_choice(lowered: Lowered, hint: Mapping[str, str]) -> tuple[list[Candidate], list[str]]:
+    """Follow a hint; returns the choice and the layers where it did not fit.
+
+    A label that is not among the candidates (another cache size, another core count) still decides the algorithm and
+    its tile, which is all that the numbers depend on.
+    """
+    chosen, misfits = [], []
+    for draft in lowered.drafts:
+        if not has_choice(draft):
+            chosen.append(draft.candidates[0])
+            continue
+        label = hint.get(draft.name, "")
+        same = [c for c in draft.candidates if c.label == label]
+        alike = [c for c in draft.candidates if _algorithm(c.label) == _algorithm(label)]
+        if not same and not alike:
+            misfits.append(draft.name)
+        chosen.append((same or alike or draft.candidates)[0])
+    return chosen, misfits
+
+
+def _algorithm(label: str) -> str:
+    kind, _, rest = label.partition(":")
+    return f"{kind}:{rest.split(':')[0]}" if kind == "winograd" else kind
+
+
+def output_buffers(lowered: Lowered) -> list[Array]:
+    """Return arrays for the net's outputs, poisoned."""
+    return [np.full(shape, np.nan, np.float32) for shape in lowered.outputs]
+
+
+def run_once(built: Built, inputs: Sequence[Array]) -> list[Array]:
+    outputs = output_buffers(built.lowered)
+    built.net.run(list(inputs), outputs)
+    return outputs
+
+
+def profile(built: Built, inputs: Sequence[Array], repeats: int) -> Any:
+    """Seconds of every step (rows) in every repeat (columns)."""
+    times = built.net.profile(list(inputs), output_buffers(built.lowered), repeats)
+    return np.asarray(times).reshape(built.net.steps, repeats)
+
+
+@dataclass
+class Tuned:
+    """Result of a tuning run."""
+
+    chosen: list[Candidate]
+    seconds: list[dict[str, float]]  # per step: candidate label to its best time
+
+
+def tune(
+    built: Built, inputs: Sequence[Array], *, repeats: int = 4, most: int = 8, progress: Progress | None = None
+) -> Tuned:
+    """Time up to ``most`` candidates of every step in the chain and keep the fastest.
+
+    Leaves ``built`` with the winners in place.
+    """
+    drafts = built.lowered.drafts
+    rounds = min(most, max(len(d.candidates) for d in drafts))
+    seconds: list[dict[str, float]] = [{} for _ in drafts]
+    start = list(built.chosen)
+    order: list[list[Candidate]] = []
+    for draft, first in zip(drafts, start, strict=True):
+        order.append([first, *(c for c in draft.candidates if c != first)])
+    for k in range(rounds):
+        for i, candidates in enumerate(order):
+            if k < len(candidates):
+                built.replace(i, candidates[k])
+        built.net.finish()
+        profile(built, inputs, 1)
+        best = profile(built, inputs, repeats).min(axis=1)
+        for i, candidate in enumerate(built.chosen):
+            known = seconds[i].get(candidate.label, np.inf)
+            seconds[i][candidate.label] = min(known, float(best[i]))
+        if progress is not None:
+            progress(k + 1, rounds)
+    winners = []
+    for i, draft in enumerate(drafts):
+        timed = [c for c in draft.candidates if c.label in seconds[i]]
+        winners.append(min(timed, key=lambda c: seconds[i][c.label]) if has_choice(draft) else draft.candidates[0])
+    for i, winner in enumerate(winners):
+        built.replace(i, winner)
+    built.net.finish()
+    return Tuned(winners, seconds)
+
+
+def relative_error(result: Sequence[Array], exact: Sequence[Array]) -> float:
+    """Design §5: per picture max|y - y_exact| / max|y_exact| over all outputs; the worst picture."""
+    worst = 0.0
+    batch = exact[0].shape[0] if exact[0].ndim else 1
+    for n in range(batch):
+        rows = [(y[n], e[n]) if e.ndim and e.shape[0] == batch else (y, e) for y, e in zip(result, exact, strict=True)]
+        top = max(float(np.max(np.abs(e), initial=0.0)) for _, e in rows)
+        off = max(float(np.max(np.abs(y.astype(np.float64) - e), initial=0.0)) for y, e in rows)
+        if not np.isfinite(off):
+            return float("inf")
+        worst = max(worst, off / top if top > 0 else off)
+    return worst
