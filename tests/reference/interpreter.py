@@ -171,10 +171,13 @@ def _resize(x: np.ndarray, attrs: dict) -> np.ndarray:
         n = x.shape[axis]
         scale = None if attrs["scale"] is None else attrs["scale"][axis - 2]
         out = attrs["size"][axis - 2] if scale is None else math.floor(n * scale)
+        if out == n:
+            continue  # torch copies, whatever the scale says
         if attrs["mode"] == "nearest":
-            # torch computes the source index in float32
+            # torch computes the source index in float32, and takes pixel i // 2 where the size doubles
             step = np.float32(n / out) if scale is None else np.float32(1.0 / scale)
             source = np.floor(np.arange(out, dtype=np.float32) * step).astype(int)
+            source = np.arange(out) // 2 if out == 2 * n else source
             x = np.take(x, np.minimum(source, n - 1), axis=axis)
             continue
         position = np.arange(out, dtype=F64)

@@ -53,9 +53,8 @@ def _retrace(args: Args, kwargs: Kwargs, export: Export, *, spatial: bool) -> Ex
 
     def grown(tensor: torch.Tensor) -> torch.Tensor:
         extents = [n + 1 if i == 0 else 2 * n if spatial and i > 1 else n for i, n in enumerate(tensor.shape)]
-        return torch.empty(
-            extents, dtype=tensor.dtype, device=tensor.device
-        )  # never read: tracing looks at shapes only
+        # Never read: tracing looks at shapes only. Not expanded from one element: the model may write into it.
+        return torch.empty(extents, dtype=tensor.dtype, device=tensor.device)
 
     try:
         return export(tuple(map(grown, args)), {key: grown(value) for key, value in kwargs.items()})

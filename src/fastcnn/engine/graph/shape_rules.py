@@ -44,13 +44,12 @@ def window_output(extent: int, kernel: int, stride: int, before: int, after: int
     With ``ceil`` a last window may hang over the end, but it must start inside the input or the padding before it
     (torch's rule).
     """
-    out = _window(extent, kernel, stride, before, after, dilation)
-    if ceil:
-        reach = dilation * (kernel - 1) + 1
-        out = -(-(extent + before + after - reach) // stride) + 1
-        if (out - 1) * stride >= extent + before:
-            out -= 1
-    return out
+    reach = dilation * (kernel - 1) + 1
+    span = extent + before + after - reach
+    if not ceil or span <= -stride:
+        return _window(extent, kernel, stride, before, after, dilation)
+    out = -(-span // stride) + 1
+    return out - 1 if (out - 1) * stride >= extent + before else out
 
 
 def same(node: Node, inputs: Shapes, params: Params) -> Shape:
