@@ -149,7 +149,7 @@ def test_bad_arguments_are_named() -> None:
         fc.convert(model, {"clusters": 3})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="config is missing"):
         fc.convert(model)
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         fc.convert("resnet", fc.KMeansConfig())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="layers must be a glob pattern"):
         fc.convert(model, fc.KMeansConfig(), layers=3)  # type: ignore[arg-type]

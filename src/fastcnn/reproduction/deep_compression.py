@@ -172,7 +172,7 @@ def summary(net: str, records: list[dict[str, Any]], data_hash: str) -> dict[str
     """Mean over seeds, and whether the gates hold."""
 
     def mean(key: str) -> float:
-        return sum(record[key] for record in records) / len(records)
+        return float(sum(record[key] for record in records)) / len(records)
 
     drop = mean("control_accuracy") - mean("compressed_accuracy")
     return {

@@ -52,6 +52,11 @@ def settle(module: nn.Module, mask: Mask) -> None:
 
 def detach(module: nn.Module) -> None:
     """Make the masked weight an ordinary parameter with exact zeros."""
+    # torch gives copies of a parametrized module one class and takes `weight` off that class here: copies would
+    # lose theirs. A class of its own keeps them apart.
+    cls = type(module)
+    namespace = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(cls.__name__, cls.__bases__, namespace)
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 

@@ -1,0 +1,22 @@
+"""One table of tolerances: method and dtype, each with its reason. ``"*"`` holds for methods that are not named."""
+
+from __future__ import annotations
+
+# Largest |layer - dense layer with the rebuilt weight| / largest |output|.
+LAYER = {
+    # The layer calls torch's own convolution on the rebuilt weight: the sums run in the same order, up to blocking.
+    ("*", "float32"): 2e-6,
+    ("*", "float64"): 1e-14,
+}
+# Engine against float64, design section 5's error of a net.
+ENGINE = {
+    # Summation order only.
+    ("*", "exact"): 2e-6,
+    # Winograd allowed.
+    ("*", "fp32"): 1e-4,
+}
+
+
+def tolerance(table: dict[tuple[str, str], float], method: str, key: str) -> float:
+    """Look up a method's own tolerance, else the common one."""
+    return table.get((method, key), table["*", key])
