@@ -24,7 +24,6 @@ FORMS = (
     "packed",
     "huffman",
     "rans",
-    "rans, eight lanes",
     "sparse",
 )
 
@@ -50,6 +49,7 @@ def arrays() -> dict[str, np.ndarray]:
         "rans": levels[_skewed(rng, 1500, 0.3, 30)],
         "lanes": levels[_skewed(rng, 8200, 0.3, 6)],
         "sparse": levels[_skewed(rng, 4000, 0.93, 20)].reshape(40, 100),
+        "clumped": np.where(np.arange(9000) // 300 % 3 == 0, levels[_skewed(rng, 9000, 0.7, 20)], 0).astype(np.float32),
         "very_sparse": levels[_skewed(rng, 9000, 0.998, 3)],
         "codes": _skewed(rng, 2000, 0.9, 33).reshape(20, 100).astype(np.uint8),
         "wide_codes": rng.integers(0, 5000, (4, 25)).astype(np.uint16),
@@ -65,12 +65,11 @@ def every_form() -> Graph:
     for name in weights:
         if name.endswith("codes"):
             size = 5000 if name == "wide_codes" else 33
-            weights_book = np.sort(rng.normal(0, 1, size)).astype(np.float32)
-            weights_book[0] = 0.0
+            book = np.arange(size) / 4 if size > 33 else np.r_[0, np.sort(rng.normal(0, 1, size - 1))]
             nodes.append(
                 make_node(f"y_{name}", "codebook_linear", ["x"], params={"codebook": f"{name}_book", "codes": name})
             )
-            weights = {**weights, f"{name}_book": weights_book}
+            weights = {**weights, f"{name}_book": book.astype(np.float32)}
         else:
             nodes.append(make_node(f"y_{name}", "constant", [], params={"value": name}, source=f"layer.{name}"))
         outputs.append(f"y_{name}")

@@ -1,0 +1,84 @@
+"""A short run of the fuzzers; the long ones are ``tools/fuzz_artifact.py --cases 100000`` and the slow test here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fuzz(*arguments: str) -> dict[str, object]:
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "fuzz_artifact.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    result: dict[str, object] = json.loads(run.stdout)
+    return result
+
+
+def test_only_artifact_errors() -> None:
+    result = fuzz("--cases", "3000", "--seed", "1")
+    assert result["cases"] == 3000
+    assert result["failed"] == 0
+    outcomes = result["outcomes"]
+    assert isinstance(outcomes, dict)
+    assert set(outcomes) == {"ArtifactError", "loaded"}
+    assert outcomes["loaded"] > 50  # mutations that change nothing vital reach the end of the reader
+    assert len(result["mutations"]) >= 10  # type: ignore[arg-type]
+
+
+def test_the_fuzzer_notices_another_exception(tmp_path: Path) -> None:
+    """Break the reader once and watch the fuzzer go red."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fastcnn.artifact.load as load\n"
+        "def broken(*arguments):\n"
+        "    raise KeyError('planted')\n"
+        "load.graph_from_json = broken\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "fuzz_artifact.py"), "--cases", "60"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert run.returncode == 1
+    result = json.loads(run.stdout)
+    assert result["failed"] > 0
+    assert result["outcomes"]["KeyError"] == result["failed"]
+
+
+@pytest.mark.slow
+def test_line_coverage_of_the_reader() -> None:
+    result = fuzz("--cases", "5000", "--coverage")
+    coverage = result["coverage"]
+    assert isinstance(coverage, dict)
+    assert coverage["percent"] >= 90, coverage
+
+
+@pytest.mark.slow
+def test_native_decoders_under_sanitizers(tmp_path: Path) -> None:
+    """native/codec/test.cpp: round trips and damaged streams with AddressSanitizer and UBSan."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler found")
+    program = tmp_path / "codec_test"
+    sources = sorted(str(path) for path in (ROOT / "native" / "codec").glob("*.cpp"))
+    flags = ["-std=c++20", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run([compiler, *flags, f"-I{ROOT / 'native'}", *sources, "-o", str(program)], check=True, timeout=600)
+    run = subprocess.run([str(program), "2000"], capture_output=True, text=True, timeout=900, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.rstrip().endswith("ok")
