@@ -151,13 +151,13 @@ class Tiny(nn.Module):
         return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
 
 
-def test_ours_against_torch_for_real(tmp_path: Path) -> None:
+def test_ours_against_a_peer_for_real(tmp_path: Path) -> None:
     torch.manual_seed(0)
     lines: list[str] = []
     result = benchmark(
         {"tiny": Tiny().eval()},
         (2, 3, 13, 11),
-        against=["torch"],
+        against=["onnxruntime"],
         threads=1,
         rounds=2,
         seconds=0.05,
@@ -166,13 +166,13 @@ def test_ours_against_torch_for_real(tmp_path: Path) -> None:
         progress=lines.append,
     )
     net = result.net("tiny")
-    assert [e.engine for e in net.engines] == ["fastcnn", "torch"]
+    assert [e.engine for e in net.engines] == ["fastcnn", "onnxruntime"]
     for engine in net.engines:
         assert not engine.failure
         assert len(engine.block_ms) == 2
         assert engine.error is not None
         assert engine.error <= 1e-4
-    assert net.engine("torch").ratio is not None
+    assert net.engine("onnxruntime").ratio is not None
     assert net.isa
     assert any("round 2 of 2" in line for line in lines)
     assert json.loads(result.dumps())["settings"]["threads"] == 1

@@ -51,7 +51,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_peer_computes_the_net(exported: Path, tmp_path: Path, engine: str, variant: str) -> None:
     assert not ENGINES[engine].missing()
     outputs = tmp_path / "y.npy"
-    for task in ("convert", "time"):
+    for task in ("convert", "time") if ENGINES[engine].converts else ("time",):
         answer = run_worker(
             Job(
                 task=task,  # type: ignore[arg-type]

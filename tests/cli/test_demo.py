@@ -27,7 +27,7 @@ stages:
 
 def test_digits_part_with_little_training(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text(RECIPE)
-    result = digits_demo(tmp_path, threads=1, epochs=6, recipe=tmp_path / "quick.yaml", seconds=0.05)
+    result = digits_demo(tmp_path, threads=1, epochs=6, recipe=tmp_path / "quick.yaml", rounds=1, seconds=0.05)
     assert result.accuracy_before > 80
     assert result.accuracy_after > 60
     assert result.labels_equal

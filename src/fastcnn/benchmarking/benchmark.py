@@ -258,7 +258,9 @@ def _rounds(
 
     for engine in engines:
         variants = ENGINES[engine].variants
-        say(f"{net}: preparing {engine}")
+        if not ENGINES[engine].converts:
+            continue
+        say(f"{net}: converting for {engine}")
         try:
             work("convert", engine, variants[0])
         except EngineFailedError as error:

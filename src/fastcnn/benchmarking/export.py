@@ -90,9 +90,12 @@ def compile_ours(
     model: nn.Module, inputs: F32, folder: Path, *, tolerance: str | float, threads: int
 ) -> dict[str, Any]:
     """Compile strictly, save to the folder with the plan inside, and say what was chosen."""
+    import torch
+
     from fastcnn.engine.api import compile as compile_net
 
-    net: Any = compile_net(model, inputs[0], tolerance=tolerance, threads=threads, strict=True)
+    word: Any = tolerance
+    net: Any = compile_net(model, torch.from_numpy(inputs[0]), tolerance=word, threads=threads, strict=True)
     net.save(folder / FCNN)
     return {"isa": str(net.isa), "plan": str(net.plan), "arena_bytes": int(net.plan.arena_bytes)}
 

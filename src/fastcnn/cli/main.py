@@ -5,6 +5,7 @@ Exit 0 done, 1 a stated goal was missed, 2 bad input, 3 a mistake of ours, 130 i
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -109,6 +110,9 @@ def _help(words: list[str]) -> int:
 def main() -> None:
     """Entry point of the ``fastcnn`` script and of ``python -m fastcnn``."""
     signal.signal(signal.SIGTERM, _terminate)
+    # The library's own lines, such as a saved plan that does not fit this machine.
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("fastcnn").setLevel(logging.INFO)
     # A reader that goes away (fastcnn … | head) is no error.
     try:
         code = run_cli(sys.argv[1:])

@@ -29,7 +29,7 @@ ThreadsOption = Annotated[
 ]
 ToleranceOption = Annotated[
     str,
-    typer.Option("--tolerance", metavar="WORD", help="exact, fp32, relaxed, or a number: the largest error of the net"),
+    typer.Option("--tolerance", metavar="WORD", help="exact, fp32, or a number below 1: the largest error of the net"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout, nothing else")]
 PreprocessOption = Annotated[
@@ -72,15 +72,15 @@ def parse_tolerance(text: str) -> str | float:
     CliError
         If it is neither a known word nor a positive number.
     """
-    if text in ("exact", "fp32", "relaxed"):
+    if text in ("exact", "fp32"):
         return text
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not 0 < value < 1:
         raise CliError(
-            f"--tolerance {text!r} is not known: allowed are exact, fp32, relaxed or a positive number",
+            f"--tolerance {text!r} is not known: allowed are exact, fp32 or a number between 0 and 1",
             hint="fp32 allows a net error of 1e-4",
         )
     return value

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -58,6 +58,24 @@ def log(line: str) -> None:
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Any]:
     """Yield a function ``advance(count=1, note="")``; the bar is drawn on stderr, and only on a terminal."""
+    with _bar() as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def advance(count: int = 1, note: str = "") -> None:
+            progress.update(task, advance=count, note=note)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def tuning_bar() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function ``(done, total)``, such as compiling calls after each round of tuning."""
+    with _bar() as progress:
+        task = progress.add_task("tuning", total=None, note="")
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _bar() -> Progress:
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
@@ -66,13 +84,7 @@ def progress_bar(title: str, total: int) -> Iterator[Any]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(title, total=total, note="")
-
-        def advance(count: int = 1, note: str = "") -> None:
-            progress.update(task, advance=count, note=note)
-
-        yield advance
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

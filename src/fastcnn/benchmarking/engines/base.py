@@ -32,6 +32,8 @@ class Engine(ABC):
         The extra of fastcnn that brings it.
     variants : tuple of str
         Ways to run it; the fastest counts.
+    converts : bool
+        Whether it needs files of its own; if not, it reads an exported form as it is.
     """
 
     name: ClassVar[str]
@@ -39,10 +41,11 @@ class Engine(ABC):
     distribution: ClassVar[str]
     extra: ClassVar[str] = "bench"
     variants: ClassVar[tuple[str, ...]] = ("default",)
+    converts: ClassVar[bool] = False
 
-    @abstractmethod
     def convert(self, folder: Path, example: F32) -> None:
         """Turn the exported model in ``folder`` into this engine's own files there."""
+        raise NotImplementedError(f"{self.name} reads an exported form as it is")
 
     @abstractmethod
     def open(self, folder: Path, example: F32, *, threads: int, variant: str) -> Runner:

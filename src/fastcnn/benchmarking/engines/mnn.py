@@ -20,6 +20,7 @@ class MnnEngine(Engine):
     name: ClassVar[str] = "mnn"
     modules: ClassVar[tuple[str, ...]] = ("MNN", "_tools", "onnx", "onnxscript")
     distribution: ClassVar[str] = "MNN"
+    converts: ClassVar[bool] = True
 
     def convert(self, folder: Path, example: F32) -> None:
         """Call the native converter.

@@ -21,6 +21,7 @@ class NcnnEngine(Engine):
     name: ClassVar[str] = "ncnn"
     modules: ClassVar[tuple[str, ...]] = ("ncnn", "pnnx")
     distribution: ClassVar[str] = "ncnn"
+    converts: ClassVar[bool] = True
 
     def convert(self, folder: Path, example: F32) -> None:
         """Run the pnnx program that its wheel brings.

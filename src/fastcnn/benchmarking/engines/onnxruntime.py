@@ -16,9 +16,6 @@ class OnnxRuntimeEngine(Engine):
     modules: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
     distribution: ClassVar[str] = "onnxruntime"
 
-    def convert(self, folder: Path, example: F32) -> None:
-        """Nothing to do: it reads ONNX."""
-
     def open(self, folder: Path, example: F32, *, threads: int, variant: str) -> Runner:
         """Make a session; its threads spin between calls, as they do by default, and end with this process."""
         import onnxruntime as ort

@@ -16,9 +16,6 @@ class OpenVinoEngine(Engine):
     modules: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
     distribution: ClassVar[str] = "openvino"
 
-    def convert(self, folder: Path, example: F32) -> None:
-        """Nothing to do: it reads ONNX."""
-
     def open(self, folder: Path, example: F32, *, threads: int, variant: str) -> Runner:
         """Read and compile the ONNX file."""
         import openvino as ov

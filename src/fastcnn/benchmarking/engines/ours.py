@@ -18,11 +18,6 @@ class OurEngine(Engine):
     modules: ClassVar[tuple[str, ...]] = ("fastcnn._native",)
     distribution: ClassVar[str] = "fastcnn"
 
-    def convert(self, folder: Path, example: F32) -> None:
-        """Nothing to do: compiling wrote the file."""
-        if not (folder / FCNN).is_file():
-            raise FileNotFoundError(f"{folder / FCNN} does not exist: compile the model first")
-
     def open(self, folder: Path, example: F32, *, threads: int, variant: str) -> Runner:
         """Load the file with the plan it carries."""
         from fastcnn.engine.api import load

@@ -18,9 +18,6 @@ class TorchEngine(Engine):
     extra: ClassVar[str] = "compress"
     variants: ClassVar[tuple[str, ...]] = ("channels_last", "contiguous")
 
-    def convert(self, folder: Path, example: F32) -> None:
-        """Nothing to do: torch runs its own export."""
-
     def open(self, folder: Path, example: F32, *, threads: int, variant: str) -> Runner:
         """Load the exported program, set the threads and the memory format."""
         import torch

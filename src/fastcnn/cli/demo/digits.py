@@ -104,7 +104,13 @@ class DigitsResult:
 
 
 def digits_demo(
-    folder: Path, *, threads: int | None, epochs: int = _EPOCHS, recipe: Any = "deep-compression", seconds: float = 1.0
+    folder: Path,
+    *,
+    threads: int | None,
+    epochs: int = _EPOCHS,
+    recipe: Any = "deep-compression",
+    rounds: int = 2,
+    seconds: float = 1.0,
 ) -> DigitsResult:
     """Carry the digits part out; files go to ``folder``.
 
@@ -115,8 +121,8 @@ def digits_demo(
     epochs : int
         Of the first training.
     recipe : str or Recipe
-    seconds : float
-        Length of a timed block.
+    rounds, seconds : number
+        Timed blocks before compression, and their length.
     """
     from fastcnn.artifact import load_graph, predict_file_bytes
     from fastcnn.compression.run_recipe import run_recipe
@@ -144,7 +150,7 @@ def digits_demo(
     outputs, facts = run_without_torch(file, pictures, threads=used, seconds=seconds)
     log("timing the net before compression, torch and fastcnn in turn")
     timed = benchmark(
-        {"digits": dense}, (1, 1, 8, 8), against=["torch"], threads=used, rounds=2, seconds=seconds, warmup_s=0.3
+        {"digits": dense}, (1, 1, 8, 8), against=["torch"], threads=used, rounds=rounds, seconds=seconds, warmup_s=0.3
     ).net("digits")
     ours, theirs = timed.engine("fastcnn"), timed.engine("torch")
     for engine in (ours, theirs):
