@@ -231,6 +231,45 @@ def test_pool_over_the_whole_image_serves_every_size() -> None:
         assert infer_shapes(graph, {graph.inputs[0].name: (1, 3, 16, 16)})[graph.outputs[0]] == (1, 3, side, side)
 
 
+class Headed(nn.Module):
+    """A pool and a head that takes one map size only; the pool's kernel is 4, or what the map is."""
+
+    def __init__(self, kernel: int | None, stride: int) -> None:
+        super().__init__()
+        self.conv, self.kernel = nn.Conv2d(3, 4, 3, padding=1, stride=stride), kernel
+        self.head, self.side = nn.Linear(4, 2), nn.Linear(4 * 16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        pooled = F.avg_pool2d(y, self.kernel or y.size(3))
+        return self.head(pooled.flatten(1)) + (self.side(y.flatten(1)) if self.kernel is None else 0.0)
+
+
+def test_small_steps_settle_nets_with_a_fixed_head() -> None:
+    """Twice the image does not fit the head; a little more does, and must change the map to prove anything."""
+    moving = capture(Headed(4, 4), torch.zeros(1, 3, 16, 16), strict=True)  # 19 pixels: a map of 5, still pooled by 4
+    assert moving.inputs[0].fixed == ()
+    assert infer_shapes(moving, {"x": (2, 3, 20, 20)})[moving.outputs[0]] == (2, 2)
+    with pytest.raises(GraphError, match="expects 4 features"):
+        infer_shapes(moving, {"x": (2, 3, 32, 32)})
+    standing = capture(Headed(None, 5), torch.zeros(1, 3, 16, 16), strict=True)  # a map of 4 for 16 and for 19 pixels
+    assert standing.inputs[0].fixed in ((), (2, 3))
+    if standing.inputs[0].fixed == ():
+        assert "mean" in {node.op for node in standing}
+
+
+def test_private_in_place_ops_need_no_functional_form() -> None:
+    """relu_ on a convolution's own output is relu; an add_ through a view is not add."""
+    from fastcnn.engine.capture.in_place import needs_functional_form
+
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1)).eval()
+    aliased = Call(lambda x: F.relu_(x.mul(2)[:, :1]))
+    dropped = Call(lambda x: F.dropout(x, training=False).add_(1.0))
+    with torch.no_grad():
+        for model, needs in ((plain, False), (aliased, True), (dropped, True)):
+            assert needs_functional_form(torch.export.export(model, (X,)).graph) is needs
+
+
 def test_hard_coded_batch_is_fixed() -> None:
     graph = capture(Call(lambda x: x.view(2, -1) + torch.arange(2.0).reshape(2, 1)), torch.zeros(2, 3), strict=True)
     assert 0 in graph.inputs[0].fixed

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from fastcnn.engine.capture import compressed, convolution, elementwise, normalisation, pooling, shape
 from fastcnn.engine.capture.errors import NotSupportedError
+from fastcnn.engine.capture.in_place import needs_functional_form
 from fastcnn.engine.capture.lowering import Lowering, Outside
 from fastcnn.engine.capture.sizes import mark_fixed_axes
 from fastcnn.engine.graph.graph import Graph
@@ -154,13 +155,9 @@ def _quiet_export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own remarks on tracing; ours are raised by capture
         program = torch.export.export(model, args, kwargs or None)
-        if any(_writes_in_place(node.target) for node in program.graph.nodes if node.op == "call_function"):
+        if needs_functional_form(program.graph):
             program = program.run_decompositions({})
     return program
-
-
-def _writes_in_place(target: object) -> bool:
-    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable)
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:

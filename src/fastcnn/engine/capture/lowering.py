@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
 from fastcnn.engine.capture.errors import NotSupportedError
+from fastcnn.engine.capture.in_place import plain_name
 from fastcnn.engine.capture.registry import HANDLERS, Arguments, Constant, Unsupported
 from fastcnn.engine.capture.torch_step import TorchStep
 from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node
@@ -86,9 +87,10 @@ class Lowering:
         return tuple(int(n) for n in self._at.meta["val"].shape)
 
     def current_op(self) -> str:
-        """Schema name of the op being lowered."""
+        """Schema name of the op being lowered, of an in-place op that of its plain form."""
         assert self._at is not None
-        return _op_name(self._at)
+        assert isinstance(self._at.target, torch._ops.OpOverload)
+        return plain_name(self._at.target)
 
     def emit(
         self,
@@ -133,11 +135,8 @@ class Lowering:
             if node.op == "call_function":
                 self._at = node
                 self._env[node] = self._call(node)
-            elif node.op == "get_attr":
-                raise NotSupportedError(
-                    f"layer {self._layer_of(node)!r} branches on the data ({node.target}): the engine holds no control "
-                    f"flow; move the branch out of the model"
-                )
+            elif node.op == "get_attr":  # the body of a higher-order operator, which _call then refuses
+                self._env[node] = Deferred(node)
         outputs = self._outputs()
         self._drop_unused(outputs)
         return Graph(
@@ -185,7 +184,7 @@ class Lowering:
         if not isinstance(target, torch._ops.OpOverload):
             raise NotSupportedError(
                 f"layer {self._layer_of(node)!r} uses {target}, which the engine cannot hold: rewrite the layer "
-                f"without control flow, autocast or other torch higher-order operators"
+                f"without control flow on tensors, autocast and enable_grad"
             )
         if not target._schema.returns or target._schema.name.startswith(("aten::_assert", "aten::sym_constrain")):
             return None
@@ -197,7 +196,7 @@ class Lowering:
         return self._handle(node, target, args, kwargs)
 
     def _handle(self, node: fx.Node, target: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
-        handler = HANDLERS.get(target._schema.name)
+        handler = HANDLERS.get(plain_name(target))
         if handler is None:
             return self._step(node, "the engine has no such operation")
         mark = len(self.nodes)

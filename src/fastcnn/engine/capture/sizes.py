@@ -7,6 +7,8 @@ model refuses the other size, the axis is marked fixed and the engine says so in
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -28,55 +30,78 @@ def mark_fixed_axes(
 ) -> tuple[Lowering, Graph]:
     """Return the graph with ``GraphInput.fixed`` filled in.
 
-    Three attempts: all axes but the channels doubled; the same, with average pools over the whole image written as
-    means (which makes nets that compute the pool's size serve every size); the batch alone. Tracing works on shapes
-    only, so a doubled image costs no more than the first.
+    Attempts, until one settles it: the image doubled (in every axis after the channels); the same, with average pools
+    over the whole image written as means, which makes nets that compute the pool's size serve every size; the image a
+    little larger, for nets whose head takes one map size only; the batch alone. The batch grows in each. Tracing works
+    on shapes, so a larger image costs no more.
     """
-    bigger = _retrace(args, kwargs, export, spatial=True)
-    if bigger is not None:
-        if _same(graph, _lower(bigger)):
+    if not any(len(value.shape) > 2 for value in graph.inputs):
+        flat = _trace(args, kwargs, export, lambda n: n)
+        return lowering, _with_fixed(graph, batch=flat is None or not _same(graph, flat[1]), spatial=False)
+    for grow in (lambda n: 2 * n, lambda n: n + 3):
+        larger = _trace(args, kwargs, export, grow)
+        if larger is None:
+            continue
+        if _same(graph, larger[1]) and not _undecided(graph, lowering, larger[0]):
             return lowering, _with_fixed(graph, batch=False, spatial=False)
-        first, second = _mean_form(lowering), _lower(bigger, whole_pool_as_mean=True)
-        if first is not None and _same(first[1], second):
+        first = _lower(lowering.program, whole_pool_as_mean=True)
+        second = _lower(larger[0].program, whole_pool_as_mean=True)
+        if first and second and _same(first[1], second[1]) and not _undecided(first[1], first[0], second[0]):
             return first[0], _with_fixed(first[1], batch=False, spatial=False)
-    batch = bigger if not _has_spatial(graph) else _retrace(args, kwargs, export, spatial=False)
-    batch_fixed = batch is None or not _same(graph, _lower(batch))
-    return lowering, _with_fixed(graph, batch=batch_fixed, spatial=True)
+        break
+    batch = _trace(args, kwargs, export, lambda n: n)
+    return lowering, _with_fixed(graph, batch=batch is None or not _same(graph, batch[1]), spatial=True)
 
 
-def _has_spatial(graph: Graph) -> bool:
-    return any(len(value.shape) > 2 for value in graph.inputs)
-
-
-def _retrace(args: Args, kwargs: Kwargs, export: Export, *, spatial: bool) -> ExportedProgram | None:
-    """Trace with a larger batch and, if ``spatial``, doubled axes 2 and up; None where the model refuses."""
+def _trace(args: Args, kwargs: Kwargs, export: Export, grow: Callable[[int], int]) -> tuple[Lowering, Graph] | None:
+    """Trace with a larger batch and grown axes 2 and up; None where the model refuses."""
 
     def grown(tensor: torch.Tensor) -> torch.Tensor:
-        extents = [n + 1 if i == 0 else 2 * n if spatial and i > 1 else n for i, n in enumerate(tensor.shape)]
+        extents = [n + 1 if i == 0 else grow(n) if i > 1 else n for i, n in enumerate(tensor.shape)]
         # Never read: tracing looks at shapes only. Not expanded from one element: the model may write into it.
         return torch.empty(extents, dtype=tensor.dtype, device=tensor.device)
 
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # a refusal is an answer here, torch would log it as an error
     try:
-        return export(tuple(map(grown, args)), {key: grown(value) for key, value in kwargs.items()})
+        program = export(tuple(map(grown, args)), {key: grown(value) for key, value in kwargs.items()})
     except Exception:  # any refusal means the same: this size does not work
         return None
+    finally:
+        logger.setLevel(level)
+    return _lower(program)
 
 
-def _lower(program: ExportedProgram, *, whole_pool_as_mean: bool = False) -> Graph | None:
+def _lower(program: ExportedProgram, *, whole_pool_as_mean: bool = False) -> tuple[Lowering, Graph] | None:
+    lowering = Lowering(program, whole_pool_as_mean=whole_pool_as_mean)
     try:
-        return Lowering(program, whole_pool_as_mean=whole_pool_as_mean).run()
+        return lowering, lowering.run()
     except (ValueError, TypeError):
         return None
 
 
-def _mean_form(lowering: Lowering) -> tuple[Lowering, Graph] | None:
-    again = Lowering(lowering.program, whole_pool_as_mean=True)
-    return again, again.run()
+def _undecided(graph: Graph, one: Lowering, two: Lowering) -> bool:
+    """Whether a number that may come from the image's size stands where the two traces have the same size.
+
+    There, equal graphs prove nothing: a pool of 7 on a map that is 7 wide in both traces may be a pool over the map.
+    """
+    for node in graph.nodes:
+        if not node.inputs:
+            continue
+        x = node.inputs[0]
+        if one.shapes[x][2:] != two.shapes[x][2:]:
+            continue
+        whole = "kernel_size" in node.attrs and tuple(node.attrs["kernel_size"]) == one.shapes[x][2:]
+        cut = node.op == "slice" and node.attrs["dim"] > 1
+        if (whole and math.prod(one.shapes[x][2:]) > 1) or cut or (node.op == "resize" and node.attrs["size"]):
+            return True
+    return False
 
 
-def _same(a: Graph, b: Graph | None) -> bool:
+def _same(a: Graph, b: Graph) -> bool:
     """Whether two graphs do the same, apart from the inputs' example shapes."""
-    if b is None or a.nodes != b.nodes or a.outputs != b.outputs or a.weights.keys() != b.weights.keys():
+    if a.nodes != b.nodes or a.outputs != b.outputs or a.weights.keys() != b.weights.keys():
         return False
     if any(not np.array_equal(a.weights[key], b.weights[key]) for key in a.weights):
         return False
