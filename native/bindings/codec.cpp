@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "codec/bits.h"
 #include "codec/distinct.h"
 #include "codec/huffman.h"
+#include "codec/planes.h"
 #include "codec/rans.h"
 #include "codec/sparse.h"
 
@@ -137,6 +139,28 @@ void bind_patterns(nb::module_& m) {
       "data"_a, "patterns"_a);
 }
 
+// The planes as one array of unsigned words; their number is the word's size in bytes.
+nb::object join_planes(const std::vector<In<uint8_t>>& planes, bool rotate) {
+  std::vector<const uint8_t*> pointers;
+  for (const In<uint8_t>& plane : planes) {
+    if (plane.size() != planes[0].size()) throw std::invalid_argument("planes differ in length");
+    pointers.push_back(plane.data());
+  }
+  const auto join = [&](auto* out) { codec::join_planes(pointers.data(), planes[0].size(), rotate, out); };
+  switch (planes.size()) {
+    case 1:
+      return make<uint8_t>(planes[0].size(), join);
+    case 2:
+      return make<uint16_t>(planes[0].size(), join);
+    case 4:
+      return make<uint32_t>(planes[0].size(), join);
+    case 8:
+      return make<uint64_t>(planes[0].size(), join);
+    default:
+      throw std::invalid_argument("1, 2, 4 or 8 planes make a word");
+  }
+}
+
 }  // namespace
 
 void bind_codec(nb::module_& parent) {
@@ -181,4 +205,5 @@ void bind_codec(nb::module_& parent) {
         });
       },
       "gaps"_a, "values"_a, "fill"_a, "count"_a, "alphabet"_a);
+  m.def("join_planes", &join_planes, "planes"_a, "rotate"_a);
 }

@@ -9,6 +9,7 @@
 #include "codec/bits.h"
 #include "codec/distinct.h"
 #include "codec/huffman.h"
+#include "codec/planes.h"
 #include "codec/rans.h"
 #include "codec/sparse.h"
 
@@ -184,6 +185,26 @@ void sparse(long cases) {
   }
 }
 
+void planes() {
+  for (size_t count : {0, 1, 7, 64, 1001}) {
+    std::vector<std::unique_ptr<uint8_t[]>> bytes;
+    std::vector<const uint8_t*> pointers;
+    for (int k = 0; k < 4; ++k) {
+      bytes.emplace_back(new uint8_t[count]);
+      for (size_t i = 0; i < count; ++i) bytes.back()[i] = static_cast<uint8_t>(rng());
+      pointers.push_back(bytes.back().get());
+    }
+    std::unique_ptr<uint32_t[]> plain(new uint32_t[count]), turned(new uint32_t[count]);
+    codec::join_planes(pointers.data(), count, false, plain.get());
+    codec::join_planes(pointers.data(), count, true, turned.get());
+    for (size_t i = 0; i < count; ++i) {
+      uint32_t word = 0;
+      for (int k = 3; k >= 0; --k) word = word << 8 | bytes[static_cast<size_t>(k)][i];
+      require(plain[i] == word && turned[i] == (word >> 1 | word << 31), "planes");
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -192,6 +213,7 @@ int main(int argc, char** argv) {
   exercise_all<uint16_t>(cases, 4096);
   random_tables(cases);
   sparse(cases / 10);
+  planes();
   std::puts("ok");
   return 0;
 }

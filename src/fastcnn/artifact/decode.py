@@ -16,7 +16,7 @@ from fastcnn.artifact import fields
 from fastcnn.artifact.errors import ArtifactError
 from fastcnn.artifact.limits import MAX_RANK, MAX_TENSOR_BYTES
 from fastcnn.artifact.native import codec
-from fastcnn.artifact.patterns import DTYPES, ORDERS, Array, from_patterns, from_planes, pattern_type, undo_order
+from fastcnn.artifact.patterns import DTYPES, ORDERS, Array, from_patterns, from_planes, pattern_type
 from fastcnn.artifact.symbols import MAX_ALPHABET, MAX_GAP_BITS, bits_for
 
 MAX_BOOK = 65536
@@ -116,7 +116,7 @@ def _plain(code: object, data: Bytes, dtype: np.dtype[Any], count: int, what: st
     if len(planes) != dtype.itemsize:
         raise ArtifactError(f"{what}.planes must have {dtype.itemsize} entries for {dtype}, got {len(planes)}")
     decoded = [decode_symbols(p, data, count, 256, f"{what}.planes[{i}]") for i, p in enumerate(planes)]
-    return undo_order(from_planes(decoded, count), order, dtype)  # type: ignore[arg-type]
+    return from_planes(decoded, order, dtype)  # type: ignore[arg-type]
 
 
 def _symbols(code: object, data: Bytes, dtype: np.dtype[Any], count: int, what: str) -> Array:
@@ -124,7 +124,8 @@ def _symbols(code: object, data: Bytes, dtype: np.dtype[Any], count: int, what: 
     if dtype.name not in ("uint8", "uint16"):
         raise ArtifactError(f"{what}.as must not be symbols for {dtype}: only uint8 and uint16 arrays are")
     alphabet = fields.integer(described["alphabet"], 1, 1 << (8 * dtype.itemsize), f"{what}.alphabet")
-    return decode_symbols(described["symbols"], data, count, alphabet, f"{what}.symbols").astype(dtype, copy=False)
+    # A copy: packed bytes come back as a view, which would keep the whole file in memory.
+    return np.array(decode_symbols(described["symbols"], data, count, alphabet, f"{what}.symbols"), dtype=dtype)
 
 
 def _codebook(code: object, data: Bytes, dtype: np.dtype[Any], count: int, what: str) -> Array:
@@ -137,7 +138,7 @@ def _codebook(code: object, data: Bytes, dtype: np.dtype[Any], count: int, what:
 
 
 def decode_symbols(code: object, data: Bytes, count: int, alphabet: int, what: str, *, nested: bool = False) -> Array:
-    """Decode ``count`` symbols below ``alphabet``: uint8 if the alphabet fits, else uint16.
+    """Decode ``count`` symbols below ``alphabet``: uint8 if the alphabet fits, else uint16; may be a view of ``data``.
 
     ``nested`` is set inside a sparse form, whose parts must be dense.
     """
@@ -148,7 +149,7 @@ def decode_symbols(code: object, data: Bytes, count: int, alphabet: int, what: s
             raise ArtifactError(f"{what}.bits must be {bits_for(alphabet)} for {alphabet} symbols, got {bits}")
         packed = data.take((count * bits + 7) // 8, what)
         if bits == 8 and alphabet == 256:
-            return packed.copy()
+            return packed
         return _native(what, codec.unpack, packed, count, bits, alphabet)
     if alphabet > MAX_ALPHABET:
         raise ArtifactError(f"{what}.as must be packed for more than {MAX_ALPHABET} symbols, got {form}")

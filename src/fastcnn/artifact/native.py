@@ -51,6 +51,9 @@ class Codec(Protocol):
     def sparse_join(self, gaps: Array, values: Array, fill: int, count: int, alphabet: int) -> Array:
         """Inverse of sparse_split."""
 
+    def join_planes(self, planes: list[Bytes], rotate: bool) -> Array:
+        """Unsigned words from 1, 2, 4 or 8 byte planes, least significant first; ``rotate`` them right by one bit."""
+
     def distinct(self, data: Array, limit: int) -> Array | None:
         """Distinct unsigned integers in order of appearance, or None if more than ``limit``."""
 

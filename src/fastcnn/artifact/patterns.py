@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fastcnn.artifact.native import codec
+
 Array = npt.NDArray[Any]
 Order = Literal["stored", "exponent", "delta"]
 ORDERS: tuple[Order, ...] = ("stored", "exponent", "delta")
@@ -79,15 +81,6 @@ def apply_order(patterns: Array, order: Order, dtype: np.dtype[Any]) -> Array:
     return patterns
 
 
-def undo_order(patterns: Array, order: Order, dtype: np.dtype[Any]) -> Array:
-    """Inverse of :func:`apply_order`; total: every input gives some patterns (sums wrap round)."""
-    if order == "exponent":
-        return (patterns >> 1) | (patterns << (8 * dtype.itemsize - 1))
-    if order == "delta":
-        return from_rank_keys(np.cumsum(patterns, dtype=patterns.dtype), dtype)
-    return patterns
-
-
 def to_planes(patterns: Array) -> list[Array]:
     """Byte planes, least significant first."""
     little = patterns.astype(patterns.dtype.newbyteorder("<"), copy=False)
@@ -95,10 +88,9 @@ def to_planes(patterns: Array) -> list[Array]:
     return [np.ascontiguousarray(table[:, i]) for i in range(patterns.dtype.itemsize)]
 
 
-def from_planes(planes: list[Array], count: int) -> Array:
-    """Inverse of :func:`to_planes`."""
-    table = np.empty((count, len(planes)), dtype=np.uint8)
-    for i, plane in enumerate(planes):
-        table[:, i] = plane
-    little = np.dtype(f"<u{len(planes)}")
-    return table.reshape(-1).view(little).astype(little.newbyteorder("="), copy=False)
+def from_planes(planes: list[Array], order: Order, dtype: np.dtype[Any]) -> Array:
+    """Inverse of :func:`apply_order` and :func:`to_planes`; total: any planes give some patterns (sums wrap round)."""
+    patterns = codec.join_planes(planes, order == "exponent")
+    if order == "delta":
+        return from_rank_keys(np.cumsum(patterns, dtype=patterns.dtype), dtype)
+    return patterns
