@@ -16,7 +16,7 @@ float peak_fma(int64_t iterations) {
   for (int64_t k = 0; k < iterations; ++k) {
 #pragma GCC unroll 16
     for (int i = 0; i < kChains; ++i) acc[i] = acc[i] * a + b;
-    __asm__ volatile("" : "+m"(*reinterpret_cast<char*>(&iterations)));  // keep the loop
+    __asm__ volatile("" : "+r"(k));  // keep the loop
   }
   float total = 0;
   for (int i = 0; i < kChains; ++i) {

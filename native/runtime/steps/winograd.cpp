@@ -37,14 +37,18 @@ class WinogradStep final : public Step {
     tiles_x_ = (out.w + m - 1) / m;
     if (chunk_ < 1) throw std::invalid_argument("winograd: chunk must be positive");
     pack(w);
-    for (int cb = 0; cb < in_.blocks; ++cb) offsets_.push_back(cb * chunk_ * lanes_);
-    shape_.out_w = chunk_;
+    // V is [frequency][group of register tiles][channel block][tile][V]: what one pass of the micro-kernel reads is
+    // one contiguous stream. To the kernel a group is a row of pixels.
+    group_ = config_.tile;
+    for (int cb = 0; cb < in_.blocks; ++cb) offsets_.push_back(cb * group_ * lanes_);
+    shape_.out_w = group_;
     shape_.lanes = lanes_;
     shape_.steps = shape_.step_block = in_.blocks;
     shape_.step_offset = offsets_.data();
     shape_.in_pixel = lanes_;
+    shape_.in_row = static_cast<ptrdiff_t>(in_.blocks) * group_ * lanes_;
     shape_.out_plane = lanes_;
-    v_stride_ = static_cast<ptrdiff_t>(in_.blocks) * chunk_ * lanes_ + kSkew;
+    v_stride_ = (chunk_ + group_ - 1) / group_ * shape_.in_row + kSkew;
     m_stride_ = static_cast<ptrdiff_t>(chunk_) * config_.panel * lanes_ + kSkew;
   }
 
@@ -68,11 +72,10 @@ class WinogradStep final : public Step {
       float* m = v + v_size;
       int64_t begin, end;
       ctx.part(tiles, begin, end);
-      // Equal chunks rather than full ones and a rest.
       const int64_t chunks = (end - begin + chunk_ - 1) / chunk_;
       for (int64_t k = 0; k < chunks; ++k) {
-        const int t0 = static_cast<int>(begin + (end - begin) * k / chunks);
-        const int t1 = static_cast<int>(begin + (end - begin) * (k + 1) / chunks);
+        const int t0 = static_cast<int>(begin + cut(end - begin, k, chunks));
+        const int t1 = static_cast<int>(begin + cut(end - begin, k + 1, chunks));
         for (int cb = 0; cb < in_.blocks; ++cb) transform(ctx, v, t0, t1, cb);
         multiply(ctx, v, m, t0, t1, 0, out.blocks);
       }
@@ -84,8 +87,8 @@ class WinogradStep final : public Step {
     ctx.part(out.blocks, block0, block1, config_.panel);
     const int chunks = (tiles + chunk_ - 1) / chunk_;
     for (int k = 0; k < chunks; ++k) {
-      const int t0 = static_cast<int>(static_cast<int64_t>(tiles) * k / chunks);
-      const int t1 = static_cast<int>(static_cast<int64_t>(tiles) * (k + 1) / chunks);
+      const int t0 = static_cast<int>(cut(tiles, k, chunks));
+      const int t1 = static_cast<int>(cut(tiles, k + 1, chunks));
       int64_t cb0, cb1;
       ctx.part(in_.blocks, cb0, cb1);
       for (int64_t cb = cb0; cb < cb1; ++cb) transform(ctx, v, t0, t1, static_cast<int>(cb));
@@ -119,14 +122,21 @@ class WinogradStep final : public Step {
     }
   }
 
+  // Where chunk k of `chunks` begins: equal chunks rather than full ones and a rest, in whole register tiles.
+  int64_t cut(int64_t count, int64_t k, int64_t chunks) const {
+    const int64_t units = (count + config_.tile - 1) / config_.tile;
+    return std::min(count, units * k / chunks * config_.tile);
+  }
+
   // Input tiles t0 ... t1 of one channel block into V.
   void transform(const RunContext& ctx, float* v, int t0, int t1, int cb) const {
     const int m = form_->m, t = form_->t, V = lanes_;
     alignas(64) float edge[8 * 8 * 16];
     const float* base = ctx.at(in_) + cb * in_.plane;
     int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
-    float* to = v + static_cast<ptrdiff_t>(cb) * chunk_ * V;
-    for (int i = t0; i < t1; ++i, to += V) {
+    for (int i = t0; i < t1; ++i) {
+      const int k = i - t0;
+      float* to = v + k / group_ * shape_.in_row + (cb * group_ + k % group_) * V;
       const int iy = y * m - pad_top_, ix = x * m - pad_left_;
       const float* from = base + n * in_.image + iy * in_.row + ix * V;
       if (iy >= -in_.top && ix >= -in_.left && iy + t <= in_.h + in_.bottom && ix + t <= in_.w + in_.right) {
@@ -136,8 +146,8 @@ class WinogradStep final : public Step {
         std::memset(edge, 0, sizeof(float) * static_cast<size_t>(t * t * V));
         const int y0 = std::max(0, -iy), y1 = std::min(t, in_.h - iy);
         const int x0 = std::max(0, -ix), x1 = std::min(t, in_.w - ix);
-        for (int k = y0; k < y1 && x1 > x0; ++k) {
-          std::memcpy(edge + (k * t + x0) * V, from + k * in_.row + x0 * V,
+        for (int r = y0; r < y1 && x1 > x0; ++r) {
+          std::memcpy(edge + (r * t + x0) * V, from + r * in_.row + x0 * V,
                       sizeof(float) * static_cast<size_t>((x1 - x0) * V));
         }
         form_->input(edge, static_cast<ptrdiff_t>(t) * V, V, to, v_stride_);
@@ -159,6 +169,7 @@ class WinogradStep final : public Step {
       const int width = panel_width(config_.panel, out.blocks - b);
       DirectShape shape = shape_;
       shape.out_pixel = width * V;
+      shape.out_row = group_ * shape.out_pixel;
       DirectArgs a;
       a.blocks = width;
       a.pixel1 = t1 - t0;
@@ -208,7 +219,7 @@ class WinogradStep final : public Step {
   DirectShape shape_;
   std::vector<int32_t> offsets_;
   Buffer weights_;
-  int chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
+  int chunk_ = 1, group_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
   ptrdiff_t v_stride_ = 0, m_stride_ = 0;
   bool split_panels_ = false;
 };

@@ -15,6 +15,7 @@ from fastcnn.engine.capture import compressed, convolution, elementwise, normali
 from fastcnn.engine.capture.errors import NotSupportedError
 from fastcnn.engine.capture.in_place import needs_functional_form
 from fastcnn.engine.capture.lowering import Lowering, Outside
+from fastcnn.engine.capture.size_reads import watch
 from fastcnn.engine.capture.sizes import mark_fixed_axes
 from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.ops import check_graph
@@ -68,7 +69,8 @@ def capture(model: nn.Module, example_inputs: Any, *, strict: bool = False) -> G
         program = _export(model, args, kwargs)
         lowering = Lowering(program)
         graph = lowering.run()
-        lowering, graph = mark_fixed_axes(lowering, graph, args, kwargs, lambda a, k: _quiet_export(model, a, k))
+        reads = watch(model, args, kwargs)
+        lowering, graph = mark_fixed_axes(lowering, graph, args, kwargs, lambda a, k: _quiet_export(model, a, k), reads)
     if lowering.outside and strict:
         raise NotSupportedError(_refusal(lowering.outside))
     for item in lowering.outside:

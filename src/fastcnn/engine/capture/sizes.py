@@ -18,6 +18,7 @@ import torch
 from torch.export import ExportedProgram
 
 from fastcnn.engine.capture.lowering import Lowering
+from fastcnn.engine.capture.size_reads import SizeReads
 from fastcnn.engine.graph.graph import Graph
 
 Args = tuple[torch.Tensor, ...]
@@ -26,18 +27,28 @@ Export = Callable[[Args, Kwargs], ExportedProgram]
 
 
 def mark_fixed_axes(
-    lowering: Lowering, graph: Graph, args: Args, kwargs: Kwargs, export: Export
+    lowering: Lowering, graph: Graph, args: Args, kwargs: Kwargs, export: Export, reads: SizeReads
 ) -> tuple[Lowering, Graph]:
     """Return the graph with ``GraphInput.fixed`` filled in.
 
-    Attempts, until one settles it: the image doubled (in every axis after the channels); the same, with average pools
-    over the whole image written as means, which makes nets that compute the pool's size serve every size; the image a
-    little larger, for nets whose head takes one map size only; the batch alone. The batch grows in each. Tracing works
-    on shapes, so a larger image costs no more.
+    A model that never reads a size, and whose graph holds no number that lowering took from one, is open without
+    further tracing; one that reads the batch's size only is traced once more, with a larger batch.
+
+    Otherwise, attempts, until one settles it: the image doubled (in every axis after the channels); the same, with
+    average pools over the whole image written as means, which makes nets that compute the pool's size serve every size;
+    the image a little larger, for nets whose head takes one map size only; the batch alone. The batch grows in each.
+    Tracing works on shapes, so a larger image costs no more.
     """
-    if not any(len(value.shape) > 2 for value in graph.inputs):
-        flat = _trace(args, kwargs, export, lambda n: n)
-        return lowering, _with_fixed(graph, batch=flat is None or not _same(graph, flat[1]), spatial=False)
+    numbers_taken = any(
+        (node.op == "slice" and node.attrs["dim"] != 1)
+        or (node.op == "constant" and max(graph.weights[node.params["value"]].shape[-2:], default=1) > 1)
+        for node in graph.nodes
+    )
+    if not numbers_taken and not reads.spatial and not reads.batch:
+        return lowering, graph
+    if not any(len(value.shape) > 2 for value in graph.inputs) or (not numbers_taken and not reads.spatial):
+        batch = _trace(args, kwargs, export, lambda n: n)
+        return lowering, _with_fixed(graph, batch=batch is None or not _same(graph, batch[1]), spatial=False)
     for grow in (lambda n: 2 * n, lambda n: n + 3):
         larger = _trace(args, kwargs, export, grow)
         if larger is None:

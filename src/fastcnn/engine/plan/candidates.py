@@ -80,6 +80,9 @@ def direct_candidates(
     return sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
 
 
+_L3_SHARE_BYTES = 2 << 20
+"""What one thread's tiles may take of L3."""
+
 WINOGRAD_ERROR = {2: 5e-7, 4: 4e-6, 6: 1.2e-5}
 """Largest layer errors seen with the exact matrices in float32 (relative to the largest output)."""
 
@@ -100,18 +103,20 @@ def winograd_candidates(
         if saving < 1.2:
             continue
         spectra_bytes = 4.0 * t * t * in_channels * out_channels
-        # Multiplications per second against bytes of spectra that stream from memory once per chunk.
+        tile_bytes = 4 * t * t * in_channels
         macs = t * t * tiles * in_channels * out_channels
-        fit = int(target.l2_bytes * 0.6 / (4 * t * t * in_channels))
         for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
             share = tiles if split == "panels" else math.ceil(tiles / target.threads)
-            chunk = min(max(fit, 2 * tile), share) if split == "tiles" else min(share, max(4 * fit, 8 * tile))
-            chunk = max(tile, -(-chunk // tile) * tile) if share > tile else share
-            reread = 1 if split == "panels" else target.threads
-            cost = macs / 45e9 / target.threads + spectra_bytes * reread / 20e9 * (spectra_bytes > 4e6)
+            # Spectra are read once per chunk, from L3 or memory; tiles of a chunk are read once per panel, from L2 or
+            # L3. Few large chunks win until a chunk leaves L3.
+            chunk = max(9 * tile, min(_L3_SHARE_BYTES, 4 * target.l2_bytes) // tile_bytes // tile * tile)
+            chunk = min(chunk, -(-share // tile) * tile)
+            chunks = math.ceil(share / chunk)
+            reread = chunks * (1 if split == "panels" else target.threads)
+            cost = macs / 40e9 / target.threads + spectra_bytes * reread / 15e9 * (spectra_bytes > 4e6)
             padded = -(-min(share, chunk) // tile) * tile / min(share, chunk)
             attrs = {"m": m, "tile": tile, "panel": panel, "chunk": chunk, "split": split}
-            label = f"winograd:{m}:{split}:{chunk}"
+            label = f"winograd:{m}:{split}"
             why = f"F({m},3): {saving:.1f}x fewer multiplications"
             scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
     return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])]
