@@ -50,16 +50,18 @@ class Plan:
     recipe: Recipe
 
 
-def _plan(name: str, overrides: dict[str, float], clusters: int, conv_clusters: int | None, epochs: int) -> Plan:
+def _plan(name: str, overrides: dict[str, float], share: ShareStage, epochs: tuple[int, int, int, int]) -> Plan:
+    """Plan of a net; ``epochs`` of dense training, pruning, retraining and tuning."""
+    dense, prune, retrain, tune = epochs
     return Plan(
-        dense=Training(epochs=epochs, lr=1e-3, lr_schedule="cosine"),
+        dense=Training(epochs=dense, lr=1e-3, lr_schedule="cosine"),
         recipe=Recipe(
             name=f"deep-compression-{name}",
             stages=(
-                PruneStage(overrides=overrides, skip=(), rounds=6, epochs=epochs // 2, lr=1e-3),
-                RetrainStage(epochs=epochs, lr=1e-3, lr_schedule="cosine"),
-                ShareStage(clusters=clusters, conv_clusters=conv_clusters, algorithm="optimal"),
-                TuneStage(epochs=2, lr=1e-4, lr_schedule="cosine"),
+                PruneStage(overrides=overrides, skip=(), rounds=6, epochs=prune, lr=1e-3),
+                RetrainStage(epochs=retrain, lr=1e-3, lr_schedule="cosine"),
+                share,
+                TuneStage(epochs=tune, lr=1e-4, lr_schedule="cosine"),
             ),
         ),
     )
@@ -67,8 +69,18 @@ def _plan(name: str, overrides: dict[str, float], clusters: int, conv_clusters: 
 
 # Sparsity per layer: the widest layer bears the most, the first convolution and the last layer the least.
 PLANS = {
-    "lenet-300-100": _plan("lenet-300-100", {"1": 0.97, "3": 0.95, "5": 0.8}, 15, None, 12),
-    "lenet-5": _plan("lenet-5", {"0": 0.5, "2": 0.92, "5": 0.98, "7": 0.85}, 15, 31, 6),
+    "lenet-300-100": _plan(
+        "lenet-300-100",
+        {"1": 0.96, "3": 0.94, "5": 0.75},
+        ShareStage(clusters=15, algorithm="optimal"),
+        (10, 6, 10, 2),
+    ),
+    "lenet-5": _plan(
+        "lenet-5",
+        {"0": 0.4, "2": 0.88, "5": 0.96, "7": 0.8},
+        ShareStage(clusters=15, conv_clusters=31, algorithm="optimal"),
+        (3, 2, 3, 1),
+    ),
 }
 
 

@@ -1,0 +1,82 @@
+"""Child process of test_engine: compile every case under the ISA of the environment, print errors as JSON.
+
+``python -m tests.conformance.isa_worker``: FASTCNN_ISA caps the instruction set before the native module starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import fastcnn as fc
+from fastcnn import _native
+from fastcnn.compression.convert import copy_model
+from fastcnn.engine.capture.errors import NotSupportedError
+from tests.conformance.cases import find, layer_cases, session_cases
+from tests.conformance.test_sessions import net, train
+
+Array = np.ndarray[Any, Any]
+
+
+def net_error(got: Array, exact: Array) -> float:
+    """Per picture max|y - y64| / max|y64|, worst picture; infinite if shapes differ or a value is not finite."""
+    if got.shape != exact.shape or not np.isfinite(got).all():
+        return float("inf")
+    axes = tuple(range(1, exact.ndim))
+    scale = np.abs(exact).max(axis=axes)
+    return float((np.abs(got - exact).max(axis=axes) / np.where(scale > 0, scale, 1)).max())
+
+
+def errors_of(dense: nn.Module, small: nn.Module, x: torch.Tensor) -> dict[str, float]:
+    """Error of the compiled ``small`` against ``dense`` (its rebuilt form) in float64, for both tolerances."""
+    with torch.no_grad():
+        exact = dense.double()(x.double()).numpy()
+    found = {}
+    for tolerance in ("exact", "fp32"):
+        compiled = fc.compile(small.eval(), x, tolerance=tolerance, threads=1, strict=True, tune=False)
+        found[tolerance] = net_error(np.asarray(compiled(x.numpy())), exact)
+    return found
+
+
+def rebuilt(model: nn.Module) -> nn.Module:
+    """Copy in which every converted layer is the dense layer it stands for."""
+    copy = copy_model(model)
+    for parent in list(copy.modules()):
+        for key, child in parent._modules.items():
+            if hasattr(child, "to_dense"):
+                parent._modules[key] = child.to_dense()  # type: ignore[union-attr,operator]
+    return copy
+
+
+def main() -> int:
+    """Print {"isa": ..., "layers": {case: {tolerance: error}}, "declined": {case: why}}."""
+    # torch says so about its own layer.
+    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
+    layers: dict[str, dict[str, float]] = {}
+    declined: dict[str, str] = {}
+    for case in layer_cases():
+        layer = case.layer()
+        if layer is None:
+            declined[str(case)] = "the method declines this shape"
+            continue
+        try:
+            layers[str(case)] = errors_of(layer.to_dense(), layer, case.input())
+        except NotSupportedError as error:
+            declined[str(case)] = str(error)
+    for name, example in session_cases():
+        trainee = fc.prepare(net(), find(name).config.examples()[example])
+        train(trainee, 4)
+        small = fc.convert(trainee).eval()
+        layers[f"{name}[{example}]-net"] = errors_of(rebuilt(small), small, torch.randn(2, 3, 9, 9))
+    json.dump({"isa": _native.host()["isa_active"], "layers": layers, "declined": declined}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
