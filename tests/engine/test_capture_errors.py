@@ -258,6 +258,39 @@ def test_small_steps_settle_nets_with_a_fixed_head() -> None:
         assert "mean" in {node.op for node in standing}
 
 
+def test_size_reads_are_seen() -> None:
+    """Every way to look at a size counts; looking at the channels does not."""
+    from fastcnn.engine.capture.size_reads import watch
+
+    cases: list[tuple[Any, bool, bool]] = [
+        (lambda x: F.relu(x).flatten(1), False, False),
+        (lambda x: x.view(x.size(0), -1), True, False),
+        (lambda x: x * x.size(dim=1), False, False),
+        (lambda x: x * x.size(-1), False, True),
+        (lambda x: x * x.shape[1], True, True),
+        (lambda x: x * len(x), True, True),
+        (lambda x: x * x.numel(), True, True),
+        (lambda x: F.adaptive_avg_pool2d(F.relu6(x), 1), False, False),
+        (lambda x: F.max_pool2d(F.softmax(x, 1), 2), False, False),
+        (lambda x: F.interpolate(x, scale_factor=2), False, False),
+        (lambda x: F.group_norm(x, 1), True, True),
+        (lambda x: F.adaptive_avg_pool2d(x, (None, 2)), True, True),
+    ]
+    for function, batch, spatial in cases:
+        reads = watch(Call(function), (X,), {})
+        assert (reads.batch, reads.spatial) == (batch, spatial)
+
+
+def test_fixed_kernels_over_the_whole_map_stay_open() -> None:
+    """A pool of 7 on a map of 7, written as a number: smaller images work as in torch, larger ones fail as in torch."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(4, 2))
+    graph = capture(model, torch.randn(1, 3, 14, 14), strict=True)
+    assert graph.inputs[0].fixed == ()
+    assert_captured(model, torch.randn(3, 3, 13, 17), graph)
+    with pytest.raises(GraphError, match="expects 4 features"):
+        infer_shapes(graph, {graph.inputs[0].name: (1, 3, 28, 28)})
+
+
 def test_private_in_place_ops_need_no_functional_form() -> None:
     """relu_ on a convolution's own output is relu; an add_ through a view is not add."""
     from fastcnn.engine.capture.in_place import needs_functional_form
@@ -270,9 +303,10 @@ def test_private_in_place_ops_need_no_functional_form() -> None:
             assert needs_functional_form(torch.export.export(model, (X,)).graph) is needs
 
 
-def test_hard_coded_batch_is_fixed() -> None:
+def test_hard_coded_batch_is_refused() -> None:
     graph = capture(Call(lambda x: x.view(2, -1) + torch.arange(2.0).reshape(2, 1)), torch.zeros(2, 3), strict=True)
-    assert 0 in graph.inputs[0].fixed
+    with pytest.raises(GraphError, match="axis 0 must be 2"):  # the constant has two rows
+        infer_shapes(graph, {graph.inputs[0].name: (3, 3)})
 
 
 def test_no_warning_where_all_is_supported() -> None:
