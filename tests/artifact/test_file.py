@@ -110,6 +110,8 @@ def test_unwritable_places(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtifactError, match="does not exist"):
         save_graph(tmp_path / "file" / "net.fcnn", graph)
+    with pytest.raises(ArtifactError, match="cannot write"):
+        save_graph(tmp_path / "nul\0byte", graph)
     if os.path.isdir("/proc/self/fd"):  # nobody, not even root, can write there
         with pytest.raises(ArtifactError, match=r"cannot write .*choose a folder"):
             save_graph("/proc/self/net.fcnn", graph)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcnn.artifact import inspect, save_graph
+from fastcnn.artifact import ArtifactError, inspect, save_graph
 from fastcnn.engine.graph import Graph, GraphInput, make_node
 from tests.artifact.nets import lenet_5
 
@@ -89,3 +89,13 @@ def test_names_from_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
     text = str(inspect(tmp_path / "net.fcnn"))
     assert "[red]?[2Jw?x" in text
     assert "\x1b" not in text
+
+
+def test_memory_error_becomes_artifact_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    save_graph(tmp_path / "net.fcnn", lenet_5(0))
+    monkeypatch.setattr("fastcnn.artifact.inspection.tensor_stats", exhausted)
+    with pytest.raises(ArtifactError, match="too little free memory"):
+        inspect(tmp_path / "net.fcnn")

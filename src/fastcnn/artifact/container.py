@@ -61,7 +61,7 @@ def write(path: Path, header: bytes, chunks: Iterable[Array]) -> int:
     parts = list(chunks)
     packed = zlib.compress(header, 9)
     outer = _outer_header(header, packed, sum(int(part.size) for part in parts))
-    aside = path.parent / f".{path.name[:100]}.{secrets.token_hex(6)}.part"
+    aside = path.parent / f".fcnn-{secrets.token_hex(8)}.part"
     try:
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as file:
@@ -71,11 +71,11 @@ def write(path: Path, header: bytes, chunks: Iterable[Array]) -> int:
             os.fsync(file.fileno())
             size = file.tell()
         os.replace(aside, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
         raise ArtifactError(f"cannot write {path}: {reason}; choose a folder that exists and can be written") from error
     finally:
-        with contextlib.suppress(OSError):  # gone already where all went well
+        with contextlib.suppress(OSError, ValueError):  # gone already where all went well
             os.unlink(aside)
     return size
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcnn.artifact.errors import ArtifactError
 from fastcnn.artifact.load import read_contents
 from fastcnn.artifact.predict import predict_bytes, tensor_stats
 from fastcnn.engine.graph import Graph
@@ -124,6 +125,13 @@ def inspect(path: str | os.PathLike[str], *, max_decoded_bytes: int | None = Non
     ArtifactError
         As :func:`fastcnn.artifact.load_graph`.
     """
+    try:
+        return _inspect(Path(path), max_decoded_bytes)
+    except MemoryError:
+        raise ArtifactError(f"{path}: the machine has too little free memory to measure the weights") from None
+
+
+def _inspect(path: Path, max_decoded_bytes: int | None) -> Inspection:
     contents = read_contents(path, max_decoded_bytes)
     graph = contents.artifact.graph
     users = _users(graph)
@@ -152,7 +160,7 @@ def inspect(path: str | os.PathLike[str], *, max_decoded_bytes: int | None = Non
         )
     coded = sum(w.file_bytes for w in weights)
     return Inspection(
-        path=Path(path),
+        path=path,
         format=contents.format,
         file_bytes=contents.file_bytes,
         header_bytes=contents.file_bytes - coded,

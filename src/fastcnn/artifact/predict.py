@@ -86,11 +86,11 @@ def tensor_stats(array: Array) -> TensorStats:
     book: tuple[SymbolStats, ...] = ()
     symbols = patterns
     if dtype.name in ("uint8", "uint16"):
-        direct = _measure(np.bincount(patterns) if patterns.size else np.zeros(1, np.int64))
+        direct = _measure(_counts(patterns, int(patterns.max(initial=0)) + 1))
     if found is not None:
         values = sort_by_value(found, dtype)
         symbols = codec.index_of(patterns, values)
-        index = _measure(np.bincount(symbols, minlength=values.size))
+        index = _measure(_counts(symbols, values.size))
         book = _measure_planes(apply_order(values, "delta", dtype))
     return TensorStats(
         count=int(patterns.size),
@@ -131,6 +131,11 @@ def predict_file_bytes(
     return header + sum(predict_bytes(tensor_stats(graph.weights[key])) for key in used)
 
 
+def _counts(symbols: Array, alphabet: int) -> Array:
+    """Occurrences of each symbol; np.bincount would first copy them to eight bytes each."""
+    return codec.histogram(symbols, alphabet).astype(np.int64)
+
+
 def _measure(counts: Array) -> SymbolStats:
     present = counts[counts > 0]
     total = int(present.sum())
@@ -144,11 +149,11 @@ def _measure(counts: Array) -> SymbolStats:
 
 
 def _measure_planes(patterns: Array) -> tuple[SymbolStats, ...]:
-    return tuple(_measure(np.bincount(plane, minlength=256)) for plane in to_planes(patterns))
+    return tuple(_measure(_counts(plane, 256)) for plane in to_planes(patterns))
 
 
 def _measure_sparse(symbols: Array) -> tuple[SparseStats, ...]:
-    counts = np.bincount(symbols)
+    counts = _counts(symbols, int(symbols.max(initial=0)) + 1)
     fill = int(np.argmax(counts))
     if counts[fill] == symbols.size or 2 * counts[fill] < symbols.size:
         return ()
