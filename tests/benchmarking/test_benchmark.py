@@ -16,7 +16,7 @@ from fastcnn.benchmarking import BenchResult, NetResult, benchmark
 from fastcnn.benchmarking import benchmark as _verb  # noqa: F401  the verb must be importable from the room
 from fastcnn.benchmarking.benchmark import Settings, _rounds
 from fastcnn.benchmarking.job import Job
-from fastcnn.benchmarking.process import EngineFailedError
+from fastcnn.benchmarking.process import EngineFailedError, run_worker
 from fastcnn.benchmarking.results import EngineResult
 
 _MODULE = sys.modules["fastcnn.benchmarking.benchmark"]
@@ -176,4 +176,15 @@ def test_ours_against_a_peer_for_real(tmp_path: Path) -> None:
     assert net.isa
     assert any("round 2 of 2" in line for line in lines)
     assert json.loads(result.dumps())["settings"]["threads"] == 1
-    assert list(tmp_path.iterdir())
+    (folder,) = tmp_path.iterdir()
+    job = Job(
+        task="time",
+        engine="fastcnn",
+        variant="default",
+        folder=str(folder),
+        threads=1,
+        warmup_s=0,
+        seconds=0,
+        result=str(tmp_path / "r.json"),
+    )
+    assert run_worker(job, timeout_s=120)["torch_loaded"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastcnn.cli.errors import DONE, GOAL_MISSED
+from fastcnn.cli.errors import BAD_INPUT, DONE, GOAL_MISSED
 from fastcnn.cli.main import run_cli
 
 SOURCE = """
@@ -40,6 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "quick.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "command_nets", raising=False)
     return tmp_path
 
 
@@ -87,7 +89,8 @@ def test_compile_run_inspect(here: Path, cli: Any) -> None:
 def test_text_output_is_for_people(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli([*COMPILE, "--out", "net.fcnn"]) == DONE
     out, err = capsys.readouterr()
-    assert "conv" in out
+    assert out.startswith("layer")
+    assert "error against float64" in out
     assert "wrote net.fcnn" in err
     assert run_cli(["run", "net.fcnn", "digits", "--limit", "20"]) == DONE
     out, err = capsys.readouterr()
@@ -109,6 +112,13 @@ def test_a_run_of_two_shapes_of_batch(here: Path, cli: Any) -> None:
     found = cli(DONE, "run", "command_nets:net", "npz:d.npz", "--batch", "4", "--threads", "1")
     assert len(set(found["labels"])) == 1
     assert found["top1_percent"] is None
+
+
+def test_run_wants_a_classifier(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "command_nets.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(1, 3, 3)\n")
+    sys.modules.pop("command_nets", None)
+    assert run_cli(["run", "command_nets:net", "digits", "--limit", "2"]) == BAD_INPUT
+    assert "an output of shape (1, 3, 6, 6)" in capsys.readouterr().err
 
 
 def test_compress(here: Path, cli: Any) -> None:

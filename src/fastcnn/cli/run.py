@@ -115,11 +115,12 @@ def evaluate(net: Any, dataset: Dataset, settings: Preprocess, *, batch_size: in
     with progress_bar("running", len(dataset)) as advance:
         for x, y in dataset.batches(settings, batch_size=batch_size):
             start = time.perf_counter()
-            scores = np.asarray(net(x))
+            scores = net(x)
             times.append((time.perf_counter() - start) / len(x))
-            if scores.ndim != 2 or len(scores) != len(x):
+            if isinstance(scores, tuple) or scores.ndim != 2 or len(scores) != len(x):
+                given = f"{len(scores)} outputs" if isinstance(scores, tuple) else f"an output of shape {scores.shape}"
                 raise CliError(
-                    f"MODEL gives outputs of shape {scores.shape} for {len(x)} pictures; run needs (N, classes)",
+                    f"MODEL gives {given} for {len(x)} pictures; run needs one of shape (N, classes)",
                     hint="load it in Python instead:  fastcnn.load(FILE)(x)",
                 )
             best = np.argsort(-scores, axis=1, kind="stable")[:, :5]

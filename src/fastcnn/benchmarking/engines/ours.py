@@ -25,6 +25,7 @@ class OurEngine(Engine):
         net: Any = load(folder / FCNN, threads=threads, plan="saved")
 
         def call(x: F32) -> Any:
-            return np.asarray(net(x))
+            y = net(x)
+            return np.asarray(y[0] if isinstance(y, tuple) else y)
 
         return call
