@@ -79,7 +79,7 @@ template <int V>
 template <int V>
 [[gnu::always_inline]] inline Vec<V> exp(Vec<V> x) {
   const Vec<V> nan = x;
-  x = max_nan<V>(splat<V>(-87.3365447504f), min_nan<V>(splat<V>(88.3762626647949f), x));
+  x = max_nan<V>(splat<V>(-104.0f), min_nan<V>(splat<V>(89.0f), x));  // e^-104 rounds to 0, e^89 to infinity
   const Vec<V> n = round_even<V>(x * splat<V>(1.44269504088896341f));
   Vec<V> r = x - n * splat<V>(0.693359375f);
   r = r - n * splat<V>(-2.12194440e-4f);
@@ -90,10 +90,13 @@ template <int V>
   p = p * r + splat<V>(1.6666665459e-1f);
   p = p * r + splat<V>(5.0000001201e-1f);
   p = p * r * r + r + splat<V>(1.0f);
-  IVec<V> e = (__builtin_convertvector(n, IVec<V>) + 127) << 23;
-  Vec<V> scale;
-  std::memcpy(&scale, &e, sizeof scale);
-  const Vec<V> result = p * scale;
+  // 2^n in two factors: each is a normal number, their product may overflow or be subnormal as e^x itself does.
+  const IVec<V> whole = __builtin_convertvector(n, IVec<V>), half = whole >> 1;
+  const IVec<V> bits1 = (half + 127) << 23, bits2 = (whole - half + 127) << 23;
+  Vec<V> scale1, scale2;
+  std::memcpy(&scale1, &bits1, sizeof scale1);
+  std::memcpy(&scale2, &bits2, sizeof scale2);
+  const Vec<V> result = p * scale1 * scale2;
   return nan == nan ? result : nan;
 }
 

@@ -172,6 +172,7 @@ void bind_runtime(nb::module_& m) {
           nb::arg("index"), nb::arg("op"), nb::arg("inputs"), nb::arg("out"), nb::arg("attrs"), nb::arg("weights"))
       .def("set_arena", &Net::set_arena, nb::arg("floats"))
       .def("finish", &Net::finish)
+      .def("poison", &Net::poison, "Fill all workspaces with NaN (tests)")
       .def(
           "run",
           [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out) {

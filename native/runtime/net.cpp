@@ -72,6 +72,15 @@ Net::Workspace* Net::acquire() {
   return workspace;
 }
 
+void Net::poison() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& workspace : workspaces_) {
+    for (Buffer* buffer : {&workspace->arena, &workspace->scratch}) {
+      std::fill(buffer->data(), buffer->data() + buffer->size(), __builtin_nanf(""));
+    }
+  }
+}
+
 void Net::release(Workspace* workspace) {
   {
     std::lock_guard<std::mutex> lock(mutex_);

@@ -27,6 +27,9 @@ class Net {
   // `repeats` inferences; the seconds of every step of every repeat, step-major: times[step * repeats + r].
   void profile(const float* const* inputs, float* const* outputs, int repeats, double* times);
 
+  // Fills every workspace with NaN (tests): what is read before it is written shows in the output.
+  void poison();
+
   size_t steps() const { return steps_.size(); }
   const Step& step(size_t i) const { return *steps_[i]; }
   size_t weight_bytes() const;

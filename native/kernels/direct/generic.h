@@ -35,20 +35,21 @@ template <int V, int P, int NV, int LANES>
 void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (&in)[P], float* const (&out)[P],
                  const float* const (&res)[P], const float* w, int block, int step0, int step1) {
   Vec<V> acc[P][NV];
-  if (step0 == 0) {
+  // Every cache block of steps is summed from zero and then added to what is there: a sum of sums, whose rounding error
+  // grows with the length of a block and the number of blocks, not with their product.
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; ++j) {
-      const Vec<V> b = a.bias != nullptr ? load<V>(a.bias + (block + j) * V) : Vec<V>{};
+  for (int j = 0; j < NV; ++j) {
+    const Vec<V> b = step0 == 0 && a.bias != nullptr ? load<V>(a.bias + (block + j) * V) : Vec<V>{};
 #pragma GCC unroll 16
-      for (int i = 0; i < P; ++i) acc[i][j] = b;
-    }
-  } else {
+    for (int i = 0; i < P; ++i) acc[i][j] = b;
+  }
+  accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
+  if (step0 != 0) {
 #pragma GCC unroll 16
     for (int i = 0; i < P; ++i)
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) acc[i][j] = load<V>(out[i] + j * s.out_plane);
+      for (int j = 0; j < NV; ++j) acc[i][j] += load<V>(out[i] + j * s.out_plane);
   }
-  accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
   if (step1 == s.steps) {
     if (a.residual != nullptr && !s.act_before_residual) {
 #pragma GCC unroll 16

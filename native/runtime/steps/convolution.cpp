@@ -10,6 +10,9 @@
 namespace fastcnn {
 namespace {
 
+// Products per sum, see direct_tile: error and cache both want a few hundred.
+constexpr int kTermsPerSum = 512;
+
 struct Tap {
   int dy, dx;  // input position relative to the phase's pixel, in rows and pixels
   int ky, kx;  // weight
@@ -54,7 +57,7 @@ class DirectStep final : public Step {
     }
     if (!known || pixel_block_ < 1) throw std::invalid_argument("direct: no such tile configuration");
     for (Phase& phase : phases_) {
-      pack(phase, spec, groups, transposed, static_cast<int>(spec.integer("step_block", 0)));
+      pack(phase, spec, groups, transposed, kTermsPerSum / (in_.blocked ? kernels_.lanes : 1));
     }
   }
 
@@ -118,7 +121,9 @@ class DirectStep final : public Step {
       }
     }
     s.steps = static_cast<int>(p.offsets.size());
-    s.step_block = step_block > 0 ? std::min(step_block, s.steps) : s.steps;
+    // Blocks of equal length, so that no short rest costs a visit of the accumulators.
+    const int visits = (s.steps + step_block - 1) / step_block;
+    s.step_block = (s.steps + visits - 1) / visits;
     s.step_offset = p.offsets.data();
     p.weights = Buffer(static_cast<size_t>(groups_) * out_blocks_ * V * s.steps * lanes);
     float* to = p.weights.data();

@@ -1,0 +1,326 @@
+"""Every kernel against the float64 interpreter: random shapes, every instruction set, memory poisoned first."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastcnn import _native
+from fastcnn.engine.plan.slots import Candidate
+from tests.engine.nets import DIRECT, ISAS, WINOGRAD, Maker, choose, compiled, error_of, inputs_for, native
+
+pytestmark = pytest.mark.parametrize("isa", ISAS)
+CHANNELS = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 32, 33, 40])
+MANY = st.sampled_from([15, 16, 17, 33])  # one output alone can cancel to nothing, and its relative error with it
+SIZES = st.sampled_from([1, 2, 3, 5, 6, 7, 8, 13, 14, 15])
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
+ACTIVATIONS = [
+    ("relu", {}), ("clamp", {"min": 0.0, "max": 6.0}), ("clamp", {"min": None, "max": 0.5}), ("silu", {}),
+    ("hardswish", {}), ("hardsigmoid", {}), ("sigmoid", {}), ("tanh", {}), ("exp", {}), ("softplus", {}), ("mish", {}),
+    ("leaky_relu", {"negative_slope": 0.1}), ("elu", {"alpha": 0.7}), ("gelu", {"approximate": "none"}),
+    ("gelu", {"approximate": "tanh"}),
+]  # fmt: skip
+
+
+@FEW
+@given(
+    n=st.integers(1, 3), in_c=CHANNELS, out_c=CHANNELS, h=SIZES, w=SIZES, kh=st.integers(1, 5), kw=st.integers(1, 5),
+    stride=st.integers(1, 3), dilation=st.integers(1, 2), pad=st.integers(0, 3), bias=st.booleans(),
+    groups=st.sampled_from([1, 1, 1, 2, 4]), threads=st.integers(1, 3), act=st.sampled_from([None, *ACTIVATIONS[:4]]),
+)  # fmt: skip
+def test_direct_convolution(
+    isa: str, n: int, in_c: int, out_c: int, h: int, w: int, kh: int, kw: int, stride: int, dilation: int, pad: int,
+    bias: bool, groups: int, threads: int, act: tuple[str, dict[str, float]] | None,
+) -> None:  # fmt: skip
+    in_c, out_c = in_c * groups, out_c * groups
+    h, w = max(h, (kh - 1) * dilation + 1 - 2 * pad), max(w, (kw - 1) * dilation + 1 - 2 * pad)
+    make = Maker(n * 7 + in_c, (n, in_c, h, w))
+    x = make.conv(
+        "x0", in_c, out_c, (kh, kw), stride=stride, dilation=dilation, padding=[pad, pad, pad, pad], bias=bias,
+        groups=groups,
+    )  # fmt: skip
+    if act is not None:
+        x = make.op(act[0], x, **act[1])
+    graph = make.graph(x)
+    assert error_of(compiled(graph, isa, threads, exact=True), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    m=st.sampled_from([2, 4, 6]), n=st.integers(1, 2), in_c=CHANNELS, out_c=CHANNELS, h=st.integers(1, 20),
+    w=st.integers(1, 20), pad=st.tuples(*[st.integers(0, 2)] * 4), threads=st.integers(1, 3),
+    split=st.sampled_from(["tiles", "panels"]), chunk=st.integers(1, 20), residual=st.booleans(),
+    act=st.sampled_from([None, "relu", "silu"]), late=st.booleans(),
+)  # fmt: skip
+def test_winograd(
+    isa: str, m: int, n: int, in_c: int, out_c: int, h: int, w: int, pad: tuple[int, int, int, int], threads: int,
+    split: str, chunk: int, residual: bool, act: str | None, late: bool,
+) -> None:  # fmt: skip
+    h, w = max(h, 3 - pad[0] - pad[2]), max(w, 3 - pad[1] - pad[3])
+    make = Maker(m * 100 + in_c, (n, in_c, h, w))
+    blocked = make.op("mul_scalar", make.conv("x0", in_c, in_c, 1), value=1.5)
+    y = make.conv(blocked, in_c, out_c, padding=list(pad))
+    layer = y
+    if residual:
+        other = make.conv(blocked, in_c, out_c, padding=list(pad))
+        if late and act:
+            y = make.op("add", make.op(act, y), other)
+        else:
+            y = make.op("add", y, other)
+    if act and not (residual and late):
+        y = make.op(act, y)
+    graph = make.graph(y)
+    net = compiled(graph, isa, threads, exact=True)
+    configs = _native.direct_configs(isa)
+    tile, panel = configs[min(1, len(configs) - 1) if isa.startswith("avx512") else 0]
+    attrs = {"m": m, "tile": tile, "panel": panel, "chunk": chunk, "split": split}
+    choose(net, layer, Candidate("w", "winograd", attrs, exact=False))
+    assert "winograd" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
+    assert error_of(net, inputs_for(graph)) <= WINOGRAD[m]
+
+
+@FEW
+@given(
+    n=st.integers(1, 2), c=CHANNELS.filter(lambda c: c > 1), h=SIZES, w=SIZES, k=st.sampled_from([1, 2, 3, 5, 7]),
+    stride=st.integers(1, 3), dilation=st.integers(1, 2), pad=st.integers(0, 3), threads=st.integers(1, 2),
+    act=st.sampled_from([None, "relu", "hardswish"]), residual=st.booleans(),
+)  # fmt: skip
+def test_depthwise(
+    isa: str, n: int, c: int, h: int, w: int, k: int, stride: int, dilation: int, pad: int, threads: int,
+    act: str | None, residual: bool,
+) -> None:  # fmt: skip
+    reach = (k - 1) * dilation + 1 - 2 * pad
+    make = Maker(c, (n, c, max(h, reach), max(w, reach)))
+    y = make.conv("x0", c, c, k, stride=stride, dilation=dilation, padding=[pad] * 4, groups=c)
+    if residual:
+        y = make.op("add", y, make.conv("x0", c, c, k, stride=stride, dilation=dilation, padding=[pad] * 4))
+    if act:
+        y = make.op(act, y)
+    graph = make.graph(y)
+    net = compiled(graph, isa, threads, exact=True)
+    assert any(native(net).net.kernel(i).startswith("depthwise") for i in range(native(net).net.steps))
+    assert error_of(net, inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    n=st.integers(1, 2), in_c=CHANNELS, out_c=CHANNELS, h=SIZES, w=SIZES, k=st.integers(1, 4), stride=st.integers(1, 3),
+    dilation=st.integers(1, 2), pad=st.integers(0, 2), extra=st.integers(0, 1), groups=st.sampled_from([1, 1, 2]),
+    threads=st.integers(1, 2),
+)  # fmt: skip
+def test_transposed_convolution(
+    isa: str, n: int, in_c: int, out_c: int, h: int, w: int, k: int, stride: int, dilation: int, pad: int, extra: int,
+    groups: int, threads: int,
+) -> None:  # fmt: skip
+    in_c, out_c = in_c * groups, out_c * groups
+    extra = min(extra, max(stride, dilation) - 1)
+    if (min(h, w) - 1) * stride - 2 * pad + (k - 1) * dilation + extra + 1 < 1:
+        pad = 0
+    make = Maker(in_c, (n, in_c, h, w))
+    weight = make.normal(in_c, out_c // groups, k, k) * np.float32(1 / math.sqrt(in_c * k * k))
+    y = make.op(
+        "conv_transpose2d", "x0", params={"weight": weight, "bias": make.normal(out_c)}, stride=[stride, stride],
+        padding=[pad, pad], output_padding=[extra, extra], dilation=[dilation, dilation], groups=groups,
+    )  # fmt: skip
+    graph = make.graph(make.op("relu", y))
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(n=st.sampled_from([1, 2, 3, 5, 8, 13]), i=CHANNELS, o=CHANNELS, threads=st.integers(1, 3), act=st.booleans())
+def test_linear(isa: str, n: int, i: int, o: int, threads: int, act: bool) -> None:
+    make = Maker(i, (n, i))
+    y = make.op("linear", "x0", params={"weight": make.normal(o, i) / np.float32(i), "bias": make.normal(o)})
+    graph = make.graph(make.op("tanh", y) if act else y)
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    n=st.integers(1, 3), c=CHANNELS, h=SIZES, w=SIZES, o=MANY, threads=st.integers(1, 2), padded=st.booleans()
+)  # fmt: skip
+def test_linear_after_flatten(isa: str, n: int, c: int, h: int, w: int, o: int, threads: int, padded: bool) -> None:
+    make = Maker(c, (n, c, h, w))
+    x = make.conv("x0", c, c, 1)
+    flat = make.op("reshape", x, shape=[0, -1])
+    y = make.op("linear", flat, params={"weight": make.normal(o, c * h * w) / np.float32(c * h * w)})
+    outputs = [y]
+    if padded:  # another reader gives the map a border
+        outputs.append(make.conv(x, c, 4))
+    graph = make.graph(*outputs)
+    assert error_of(compiled(graph, isa, threads, exact=True), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    rank3=st.booleans(), i=CHANNELS, o=CHANNELS, n=st.integers(1, 3), rows=st.integers(1, 9), threads=st.integers(1, 2)
+)  # fmt: skip
+def test_linear_on_the_last_axis(isa: str, rank3: bool, i: int, o: int, n: int, rows: int, threads: int) -> None:
+    make = Maker(i, (n, rows, i) if rank3 else (n, 2, rows, i))
+    y = make.op("linear", "x0", params={"weight": make.normal(o, i) / np.float32(i), "bias": make.normal(o)})
+    graph = make.graph(make.op("add", y, y))
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    kind=st.sampled_from(["max", "avg"]), n=st.integers(1, 2), c=CHANNELS, h=SIZES, w=SIZES, k=st.integers(1, 4),
+    stride=st.integers(1, 3), pad=st.integers(0, 2), ceil=st.booleans(), include=st.booleans(),
+    divisor=st.sampled_from([None, None, 3]), dilation=st.integers(1, 2), threads=st.integers(1, 2),
+)  # fmt: skip
+def test_pools(
+    isa: str, kind: str, n: int, c: int, h: int, w: int, k: int, stride: int, pad: int, ceil: bool, include: bool,
+    divisor: int | None, dilation: int, threads: int,
+) -> None:  # fmt: skip
+    pad = min(pad, k // 2)
+    dilation = dilation if kind == "max" else 1
+    reach = (k - 1) * dilation + 1 - 2 * pad
+    make = Maker(c, (n, c, max(h, reach), max(w, reach)))
+    attrs = {"kernel_size": [k, k], "stride": [stride, stride], "padding": [pad] * 4, "ceil_mode": ceil}
+    if kind == "max":
+        y = make.op("max_pool2d", "x0", **attrs, dilation=[dilation, dilation])
+    else:
+        y = make.op("avg_pool2d", "x0", **attrs, count_include_pad=include, divisor_override=divisor)
+    graph = make.graph(y)
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(c=CHANNELS, h=SIZES, w=SIZES, oh=st.integers(1, 7), ow=st.integers(1, 7), kind=st.sampled_from(["avg", "max"]))
+def test_adaptive_pools(isa: str, c: int, h: int, w: int, oh: int, ow: int, kind: str) -> None:
+    make = Maker(c, (2, c, h, w))
+    graph = make.graph(make.op(f"adaptive_{kind}_pool2d", "x0", output_size=[oh, ow]))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+@pytest.mark.parametrize(("op", "attrs"), ACTIVATIONS)
+@pytest.mark.parametrize("where", ["plain", "blocked", "fused", "depthwise", "winograd"])
+def test_activations(isa: str, op: str, attrs: dict[str, float], where: str) -> None:
+    make = Maker(1, (2, 19, 9, 7))
+    x = "x0"
+    if where == "blocked":
+        x = make.op("mul_scalar", make.conv("x0", 19, 19, 1), value=2.0)
+    if where == "fused":
+        x = make.conv("x0", 19, 19, 1)
+    if where == "depthwise":
+        x = make.conv("x0", 19, 19, groups=19)
+    if where == "winograd":
+        x = make.conv(make.conv("x0", 19, 19, 1), 19, 19)
+    graph = make.graph(make.op(op, x, **attrs))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= (WINOGRAD[6] if where == "winograd" else DIRECT)
+
+
+def test_activations_far_out(isa: str) -> None:
+    """Large, tiny, infinite and NaN arguments, as float64 has them."""
+    values = np.array(
+        [0.0, -0.0, 1e-30, -1e-30, 1e-4, -1e-4, 20, -20, 80, -80, 88, -88, 100, -100, 1e30, -1e30, np.inf, -np.inf]
+    )
+    for op, attrs in ACTIVATIONS:
+        make = Maker(0, (1, len(values)))
+        graph = make.graph(make.op(op, "x0", **attrs))
+        net = compiled(graph, isa)
+        got = net.run([values[None].astype(np.float32)])[0][0].astype(np.float64)
+        from tests.reference.interpreter import run_graph
+
+        with np.errstate(all="ignore"):
+            want = run_graph(graph, {"x0": values[None].astype(np.float32)})[0][0]
+            want = want.astype(np.float32).astype(np.float64)  # float32 overflows to infinity
+        both_nan = np.isnan(got) & np.isnan(want)
+        close = np.isclose(got, want, rtol=4e-6, atol=1e-36)
+        assert (close | both_nan).all(), (op, values[~(close | both_nan)], got, want)
+        assert np.isnan(net.run([np.full((1, len(values)), np.nan, np.float32)])[0]).all(), op
+
+
+@FEW
+@given(
+    kind=st.sampled_from(["add", "sub", "mul", "div"]), c=CHANNELS, h=SIZES, w=SIZES, n=st.integers(1, 2),
+    shape=st.sampled_from(["same", "channel", "batch1", "scalar", "row", "spatial", "vector", "rank5"]),
+    swap=st.booleans(), blocked=st.booleans(),
+)  # fmt: skip
+def test_binary(isa: str, kind: str, c: int, h: int, w: int, n: int, shape: str, swap: bool, blocked: bool) -> None:
+    other = {
+        "same": (n, c, h, w), "channel": (n, c, 1, 1), "batch1": (1, c, h, w), "scalar": (1, 1, 1, 1),
+        "row": (1, 1, 1, w), "spatial": (n, 1, h, w), "vector": (w,), "rank5": (2, 1, 1, h, 1),
+    }[shape]  # fmt: skip
+    make = Maker(c, (n, c, h, w))
+    constant = make.op("constant", params={"value": make.rng.uniform(0.5, 2, other).astype(np.float32)})
+    x = make.op("add_scalar", make.op("sigmoid", make.conv("x0", c, c, 1) if blocked else "x0"), value=0.5)
+    graph = make.graph(make.op(kind, *((constant, x) if swap else (x, constant))))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    dims=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data(), log=st.booleans(), threads=st.integers(1, 2)
+)  # fmt: skip
+def test_softmax(isa: str, dims: list[int], data: st.DataObject, log: bool, threads: int) -> None:
+    make = Maker(0, tuple(dims))
+    dim = data.draw(st.integers(0, len(dims) - 1))
+    y = make.op("log_softmax" if log else "softmax", make.op("mul_scalar", "x0", value=4.0), dim=dim)
+    graph = make.graph(y)
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(dims=st.lists(st.integers(1, 9), min_size=2, max_size=5), data=st.data(), keep=st.booleans(), blocked=st.booleans())
+def test_mean(isa: str, dims: list[int], data: st.DataObject, keep: bool, blocked: bool) -> None:
+    axes = data.draw(st.sets(st.integers(1, len(dims) - 1), min_size=1))
+    make = Maker(0, tuple(dims))
+    x = make.conv("x0", dims[1], dims[1], 1) if blocked and len(dims) == 4 else "x0"
+    graph = make.graph(make.op("add_scalar", make.op("mean", x, dims=sorted(axes), keepdim=keep), value=1.0))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    mode=st.sampled_from(["nearest", "bilinear"]), c=CHANNELS, h=SIZES, w=SIZES, oh=st.integers(1, 20),
+    ow=st.integers(1, 20), align=st.booleans(), scaled=st.booleans(),
+)  # fmt: skip
+def test_resize(isa: str, mode: str, c: int, h: int, w: int, oh: int, ow: int, align: bool, scaled: bool) -> None:
+    make = Maker(0, (2, c, h, w))
+    size = {"size": None, "scale": [2.0, 1.5]} if scaled else {"size": [oh, ow], "scale": None}
+    align = align and mode == "bilinear" and not scaled
+    graph = make.graph(make.op("resize", "x0", **size, mode=mode, align_corners=align))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+def test_prelu(isa: str) -> None:
+    for count in (1, 19):
+        for conv in (False, True):
+            make = Maker(0, (2, 19, 5, 5))
+            x = make.conv("x0", 19, 19, 1) if conv else "x0"
+            graph = make.graph(make.op("prelu", x, params={"weight": make.normal(count)}))
+            assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+def test_conv1d_and_pools_1d(isa: str) -> None:
+    for c, o, k, stride, pad, groups in [(3, 8, 3, 1, 1, 1), (17, 9, 5, 2, 0, 1), (8, 8, 3, 1, 2, 8), (16, 32, 1, 1, 0, 2)]:
+        make = Maker(0, (2, c, 23))
+        params = {"weight": make.normal(o, c // groups, k) / np.float32(k * c), "bias": make.normal(o)}
+        y = make.op("conv1d", "x0", params=params, stride=[stride], padding=[pad, pad], dilation=[1], groups=groups)
+        y = make.op("relu", y)
+        y = make.op("max_pool1d", y, kernel_size=[3], stride=[2], padding=[1, 1], dilation=[1], ceil_mode=True)
+        y = make.op(
+            "avg_pool1d", y, kernel_size=[2], stride=[1], padding=[1, 1], ceil_mode=False, count_include_pad=False,
+            divisor_override=None,
+        )  # fmt: skip
+        graph = make.graph(y)
+        assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+def test_nan_and_infinity_travel_as_in_torch(isa: str) -> None:
+    make = Maker(0, (1, 9, 6, 6))
+    pool = make.op(
+        "max_pool2d", "x0", kernel_size=[3, 3], stride=[3, 3], padding=[0] * 4, dilation=[1, 1], ceil_mode=False
+    )  # fmt: skip
+    graph = make.graph(make.op("relu", make.conv(pool, 9, 9, 1)))
+    x = inputs_for(graph)[0]
+    x[0, 4, 1, 1] = np.nan
+    got = compiled(graph, isa, exact=True).run([x])[0]
+    assert np.isnan(got[0, :, 0, 0]).all()
+    assert np.isfinite(got[0, :, 1:, :]).all()
+    assert np.isfinite(got[0, :, 0, 1]).all()
