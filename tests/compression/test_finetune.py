@@ -140,6 +140,16 @@ def test_ctrl_c_finishes_the_step_writes_a_checkpoint_and_raises(tmp_path: Path)
     assert torch.equal(fc.convert(whole).state_dict()["last.weight"], fc.convert(again).state_dict()["last.weight"])
 
 
+def test_ctrl_c_during_the_last_evaluation_is_not_swallowed(tmp_path: Path) -> None:
+    def evaluate(model: nn.Module) -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        fc.finetune(small_cnn(), batches(), epochs=1, evaluate=evaluate, checkpoint_dir=tmp_path)
+    assert fc.finetune(small_cnn(), batches(), epochs=1, checkpoint_dir=tmp_path).resumed_from == 8
+
+
 def test_a_failing_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fc.finetune(small_cnn(), batches(), epochs=1, checkpoint_dir=tmp_path)
     old = (tmp_path / checkpoint.NAME).read_bytes()

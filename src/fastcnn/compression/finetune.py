@@ -301,6 +301,8 @@ class _Run:
                 if stop:
                     raise KeyboardInterrupt
             self._end_epoch(began)
+            if interrupted():
+                raise KeyboardInterrupt
 
     def _epoch_batches(self) -> Iterator[Any]:
         """Batches of the present epoch, in an order that depends on seed and epoch alone."""
