@@ -79,7 +79,7 @@ PLANS = {
         "lenet-5",
         {"0": 0.4, "2": 0.88, "5": 0.96, "7": 0.8},
         ShareStage(clusters=15, conv_clusters=31, algorithm="optimal"),
-        (3, 2, 3, 1),
+        (2, 1, 2, 1),
     ),
 }
 
