@@ -47,11 +47,11 @@ CpuInfo cpu_info();
 #define FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix)
 #endif
 #if defined(__x86_64__)
-#define FASTCNN_ISA_LOOKUP(isa, prefix)                                        \
-  FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix)                                     \
-  if (isa == ::fastcnn::Isa::kAvx512Vnni) return prefix##avx512_vnni();        \
-  if (isa == ::fastcnn::Isa::kAvx512) return prefix##avx512();                 \
-  if (isa == ::fastcnn::Isa::kAvx2) return prefix##avx2();                     \
+#define FASTCNN_ISA_LOOKUP(isa, prefix)                                 \
+  FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix)                              \
+  if (isa == ::fastcnn::Isa::kAvx512Vnni) return prefix##avx512_vnni(); \
+  if (isa == ::fastcnn::Isa::kAvx512) return prefix##avx512();          \
+  if (isa == ::fastcnn::Isa::kAvx2) return prefix##avx2();              \
   return prefix##scalar();
 #else
 #define FASTCNN_ISA_LOOKUP(isa, prefix) \

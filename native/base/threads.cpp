@@ -17,7 +17,7 @@ inline void pause() {
 #endif
 }
 
-constexpr int kSpinsBeforeYield = 4096;                     // some 100 us on current x86
+constexpr int kSpinsBeforeYield = 4096;                         // some 100 us on current x86
 constexpr auto kSpinAfterJob = std::chrono::microseconds(100);  // then the worker sleeps
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
 #include <dlfcn.h>
+#include <cmath>
 
 #include "base/isa.h"
 #include "base/measure.h"
@@ -121,7 +121,8 @@ void bind_runtime(nb::module_& m) {
       "measure_fma_gmacs", [](int threads) { return measure_fma_gmacs(active_isa(), threads); }, nb::arg("threads"),
       nb::call_guard<nb::gil_scoped_release>());
   m.def(
-      "measure_read_gbps", [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
+      "measure_read_gbps",
+      [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
       nb::arg("threads"), nb::arg("megabytes"), nb::call_guard<nb::gil_scoped_release>());
   m.def(
       "direct_configs",
@@ -146,7 +147,8 @@ void bind_runtime(nb::module_& m) {
 
   nb::class_<Net>(m, "Net")
       .def(
-          "__init__", [](Net* self, const std::string& isa, int threads) { new (self) Net(isa_from_name(isa), threads); },
+          "__init__",
+          [](Net* self, const std::string& isa, int threads) { new (self) Net(isa_from_name(isa), threads); },
           nb::arg("isa"), nb::arg("threads"))
       .def_prop_ro("isa", [](const Net& n) { return isa_name(n.isa()); })
       .def_prop_ro("threads", &Net::threads)

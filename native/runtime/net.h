@@ -16,10 +16,10 @@ class Net {
 
   Isa isa() const { return isa_; }
   int threads() const { return threads_; }
-  size_t add_step(StepSpec spec);                   // returns its index
-  void replace_step(size_t index, StepSpec spec);   // for the tuner; not while the net runs
+  size_t add_step(StepSpec spec);                  // returns its index
+  void replace_step(size_t index, StepSpec spec);  // for the tuner; not while the net runs
   void set_arena(size_t floats) { arena_floats_ = floats; }
-  void finish();                                    // sizes scratch; must follow the last add or replace
+  void finish();  // sizes scratch; must follow the last add or replace
 
   // One inference. Thread-safe: each call takes its own workspace; callers beyond the number of cores wait for one.
   void run(const float* const* inputs, float* const* outputs);

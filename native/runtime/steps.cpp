@@ -20,11 +20,21 @@ std::unique_ptr<Step> make_resize(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
-      {"direct", make_direct},       {"transposed", make_transposed},   {"winograd", make_winograd},
-      {"depthwise", make_depthwise}, {"pool", make_pool},               {"unary", make_unary},
-      {"binary", make_binary},       {"scale_shift", make_scale_shift}, {"softmax", make_softmax},
-      {"mean", make_mean},           {"relayout", make_relayout},       {"copy_region", make_copy_region},
-      {"strided_copy", make_strided_copy}, {"fill", make_fill},         {"resize", make_resize},
+      {"direct", make_direct},
+      {"transposed", make_transposed},
+      {"winograd", make_winograd},
+      {"depthwise", make_depthwise},
+      {"pool", make_pool},
+      {"unary", make_unary},
+      {"binary", make_binary},
+      {"scale_shift", make_scale_shift},
+      {"softmax", make_softmax},
+      {"mean", make_mean},
+      {"relayout", make_relayout},
+      {"copy_region", make_copy_region},
+      {"strided_copy", make_strided_copy},
+      {"fill", make_fill},
+      {"resize", make_resize},
   };
   return table;
 }
@@ -46,11 +56,21 @@ std::vector<std::string> step_ops() {
 
 Activation parse_activation(const StepSpec& spec) {
   static const std::map<std::string, Act> kinds = {
-      {"none", Act::kNone},           {"clamp", Act::kClamp},     {"silu", Act::kSilu},
-      {"hardswish", Act::kHardswish}, {"hardsigmoid", Act::kHardsigmoid}, {"sigmoid", Act::kSigmoid},
-      {"tanh", Act::kTanh},           {"gelu", Act::kGelu},       {"gelu_tanh", Act::kGeluTanh},
-      {"leaky_relu", Act::kLeakyRelu}, {"elu", Act::kElu},        {"prelu", Act::kPrelu},
-      {"exp", Act::kExp},             {"softplus", Act::kSoftplus}, {"mish", Act::kMish},
+      {"none", Act::kNone},
+      {"clamp", Act::kClamp},
+      {"silu", Act::kSilu},
+      {"hardswish", Act::kHardswish},
+      {"hardsigmoid", Act::kHardsigmoid},
+      {"sigmoid", Act::kSigmoid},
+      {"tanh", Act::kTanh},
+      {"gelu", Act::kGelu},
+      {"gelu_tanh", Act::kGeluTanh},
+      {"leaky_relu", Act::kLeakyRelu},
+      {"elu", Act::kElu},
+      {"prelu", Act::kPrelu},
+      {"exp", Act::kExp},
+      {"softplus", Act::kSoftplus},
+      {"mish", Act::kMish},
   };
   const std::string word = spec.word("act", "none");
   const auto it = kinds.find(word);

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastcnn.artifact import ArtifactError as ArtifactError
     from fastcnn.artifact import inspect as inspect
-    from fastcnn.benchmarking import benchmark as benchmark
+    from fastcnn.benchmarking.benchmark import benchmark as benchmark
     from fastcnn.compression.convert import convert as convert
     from fastcnn.compression.convert import prepare as prepare
     from fastcnn.compression.finetune import finetune as finetune

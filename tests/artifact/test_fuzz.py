@@ -28,8 +28,8 @@ def fuzz(*arguments: str) -> dict[str, object]:
 
 
 def test_only_artifact_errors() -> None:
-    result = fuzz("--cases", "3000", "--seed", "1")
-    assert result["cases"] == 3000
+    result = fuzz("--cases", "2000", "--seed", "1")
+    assert result["cases"] == 2000
     assert result["failed"] == 0
     outcomes = result["outcomes"]
     assert isinstance(outcomes, dict)

@@ -7,13 +7,13 @@ import warnings
 
 import pytest
 import torch
-from tests.compression.nets import accuracy, batches, small_cnn
 from torch import nn
 from torch.nn.utils import parametrize
 
 import fastcnn as fc
 from fastcnn.compression.convert import NothingDoneWarning
 from fastcnn.methods.vq.scalar import CodebookConv2d, CodebookLinear
+from tests.compression.nets import accuracy, batches, small_cnn
 
 
 def test_convert_returns_a_new_model_and_leaves_the_old_one() -> None:

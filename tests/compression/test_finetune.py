@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.compression.nets import accuracy, batches, quadrants, small_cnn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastcnn as fc
 from fastcnn.compression import checkpoint
 from fastcnn.compression.finetune import History
+from tests.compression.nets import accuracy, batches, quadrants, small_cnn
 
 
 class Stop(Exception):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.compression.nets import accuracy, batches, small_cnn
 from torch import nn
 
 import fastcnn as fc
 from fastcnn.compression.recipe import PruneStage, Recipe, shipped_recipes
 from fastcnn.compression.yaml_lines import RecipeError
 from fastcnn.methods.vq.scalar import CodebookLinear
+from tests.compression.nets import accuracy, batches, small_cnn
 
 TINY = """
 version: 1

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.engine.test_capture_nets import assert_captured, settle
-from tests.models import cifar_resnet20
-from tests.models.odd import Unknown
-from tests.reference.interpreter import run_graph
 from torch import nn
 
 from fastcnn.engine.capture import NotSupportedError, capture
 from fastcnn.engine.graph import GraphError, check_graph, infer_shapes
+from tests.engine.test_capture_nets import assert_captured, settle
+from tests.models import cifar_resnet20
+from tests.models.odd import Unknown
+from tests.reference.interpreter import run_graph
 
 
 class Call(nn.Module):

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models import PRETRAINED, lenet5, lenet300, load_pretrained
-from tests.models.odd import ODD
-from tests.reference.interpreter import run_graph, run_values
 from torch import nn
 
 from fastcnn.engine.capture import capture
 from fastcnn.engine.graph import Graph, infer_shapes
+from tests.models import PRETRAINED, lenet5, lenet300, load_pretrained
+from tests.models.odd import ODD
+from tests.reference.interpreter import run_graph, run_values
 
 SCALE_TOLERANCE = 1e-9  # both sides compute in float64 from the same float32 weights; only summation order differs
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models.odd import ODD
-from tests.reference.interpreter import run_graph
 
 from fastcnn.engine.capture import capture
 from fastcnn.engine.graph import Graph, GraphError, graph_from_json, infer_shapes
+from tests.models.odd import ODD
+from tests.reference.interpreter import run_graph
 
 SAVEABLE = [name for name in ODD if name != "unknown"]
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference.interpreter import run_graph
 
 from fastcnn.engine.graph import Graph, GraphError, GraphInput, infer_shapes, macs, make_node
 from fastcnn.engine.graph.reshapes import open_target
 from fastcnn.engine.graph.shape_rules import resolve_reshape
+from tests.reference.interpreter import run_graph
 
 RUNS = settings(max_examples=150, deadline=None, derandomize=True)
 small = st.integers(1, 4)

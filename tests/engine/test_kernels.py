@@ -255,7 +255,8 @@ def test_binary(isa: str, kind: str, c: int, h: int, w: int, n: int, shape: str,
 
 @FEW
 @given(
-    dims=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data(), log=st.booleans(), threads=st.integers(1, 2)
+    dims=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data(), log=st.booleans(),
+    threads=st.integers(1, 2),
 )  # fmt: skip
 def test_softmax(isa: str, dims: list[int], data: st.DataObject, log: bool, threads: int) -> None:
     make = Maker(0, tuple(dims))
@@ -266,7 +267,9 @@ def test_softmax(isa: str, dims: list[int], data: st.DataObject, log: bool, thre
 
 
 @FEW
-@given(dims=st.lists(st.integers(1, 9), min_size=2, max_size=5), data=st.data(), keep=st.booleans(), blocked=st.booleans())
+@given(
+    dims=st.lists(st.integers(1, 9), min_size=2, max_size=5), data=st.data(), keep=st.booleans(), blocked=st.booleans()
+)
 def test_mean(isa: str, dims: list[int], data: st.DataObject, keep: bool, blocked: bool) -> None:
     axes = data.draw(st.sets(st.integers(1, len(dims) - 1), min_size=1))
     make = Maker(0, tuple(dims))
@@ -298,7 +301,12 @@ def test_prelu(isa: str) -> None:
 
 
 def test_conv1d_and_pools_1d(isa: str) -> None:
-    for c, o, k, stride, pad, groups in [(3, 8, 3, 1, 1, 1), (17, 9, 5, 2, 0, 1), (8, 8, 3, 1, 2, 8), (16, 32, 1, 1, 0, 2)]:
+    for c, o, k, stride, pad, groups in [
+        (3, 8, 3, 1, 1, 1),
+        (17, 9, 5, 2, 0, 1),
+        (8, 8, 3, 1, 2, 8),
+        (16, 32, 1, 1, 0, 2),
+    ]:
         make = Maker(0, (2, c, 23))
         params = {"weight": make.normal(o, c // groups, k) / np.float32(k * c), "bias": make.normal(o)}
         y = make.op("conv1d", "x0", params=params, stride=[stride], padding=[pad, pad], dilation=[1], groups=groups)

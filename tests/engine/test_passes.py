@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.engine.test_capture_nets import settle
-from tests.models import PRETRAINED, load_pretrained
-from tests.models.odd import ODD
-from tests.reference.interpreter import run_graph
 from torch import nn
 
 from fastcnn.engine.capture import capture
@@ -24,6 +20,10 @@ from fastcnn.engine.plan.passes import (
     optimise,
     simplify,
 )
+from tests.engine.test_capture_nets import settle
+from tests.models import PRETRAINED, load_pretrained
+from tests.models.odd import ODD
+from tests.reference.interpreter import run_graph
 
 EXACT = 1e-12  # simplify, fuse and expand move no rounding
 FOLDED = 5e-6  # folding rounds each weight to float32 once; 1e-9 would ask for unrounded weights

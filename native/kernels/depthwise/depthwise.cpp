@@ -8,8 +8,6 @@ const DepthwiseKernels& depthwise_kernels_avx512();
 const DepthwiseKernels& depthwise_kernels_avx512_vnni();
 const DepthwiseKernels& depthwise_kernels_avx512_emulated();
 
-const DepthwiseKernels& depthwise_kernels(Isa isa) {
-  FASTCNN_ISA_LOOKUP(isa, depthwise_kernels_)
-}
+const DepthwiseKernels& depthwise_kernels(Isa isa) { FASTCNN_ISA_LOOKUP(isa, depthwise_kernels_) }
 
 }  // namespace fastcnn

@@ -11,7 +11,8 @@ static void run_avx512_emulated(const DirectShape& s, const DirectArgs& a, Direc
 }
 
 const DirectKernels& direct_kernels_avx512_emulated() {
-  static const DirectKernels kernels = {Isa::kAvx512Emulated, 16, run_avx512_emulated, {{7, 4}, {7, 2}, {2, 4}, {1, 8}}, 4};
+  static const DirectKernels kernels = {
+      Isa::kAvx512Emulated, 16, run_avx512_emulated, {{7, 4}, {7, 2}, {2, 4}, {1, 8}}, 4};
   return kernels;
 }
 

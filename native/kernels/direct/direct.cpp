@@ -8,8 +8,6 @@ const DirectKernels& direct_kernels_avx512();
 const DirectKernels& direct_kernels_avx512_vnni();
 const DirectKernels& direct_kernels_avx512_emulated();
 
-const DirectKernels& direct_kernels(Isa isa) {
-  FASTCNN_ISA_LOOKUP(isa, direct_kernels_)
-}
+const DirectKernels& direct_kernels(Isa isa) { FASTCNN_ISA_LOOKUP(isa, direct_kernels_) }
 
 }  // namespace fastcnn

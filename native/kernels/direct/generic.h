@@ -99,8 +99,7 @@ struct PixelCursor {
   float* out;
   const float* res;
   int x;
-  PixelCursor(const DirectShape& shape, const DirectArgs& a, int block)
-      : s(shape), x(a.pixel0 % shape.out_w) {
+  PixelCursor(const DirectShape& shape, const DirectArgs& a, int block) : s(shape), x(a.pixel0 % shape.out_w) {
     const int y = a.pixel0 / shape.out_w;
     in = a.in + y * s.in_row + x * s.in_pixel;
     out = a.out + block * s.out_plane + y * s.out_row + x * s.out_pixel;

@@ -8,8 +8,6 @@ const ElementwiseKernels& elementwise_kernels_avx512();
 const ElementwiseKernels& elementwise_kernels_avx512_vnni();
 const ElementwiseKernels& elementwise_kernels_avx512_emulated();
 
-const ElementwiseKernels& elementwise_kernels(Isa isa) {
-  FASTCNN_ISA_LOOKUP(isa, elementwise_kernels_)
-}
+const ElementwiseKernels& elementwise_kernels(Isa isa) { FASTCNN_ISA_LOOKUP(isa, elementwise_kernels_) }
 
 }  // namespace fastcnn

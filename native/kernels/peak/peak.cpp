@@ -8,8 +8,6 @@ const PeakKernels& peak_kernels_avx512();
 const PeakKernels& peak_kernels_avx512_vnni();
 const PeakKernels& peak_kernels_avx512_emulated();
 
-const PeakKernels& peak_kernels(Isa isa) {
-  FASTCNN_ISA_LOOKUP(isa, peak_kernels_)
-}
+const PeakKernels& peak_kernels(Isa isa) { FASTCNN_ISA_LOOKUP(isa, peak_kernels_) }
 
 }  // namespace fastcnn

@@ -30,11 +30,9 @@ struct Window {
 template <int V>
 void pool_run(const PoolShape& s, const float* in, float* out, int row0, int row1) {
   for (int oy = row0; oy < row1; ++oy) {
-    const Window wy =
-        window(s, oy, s.h, s.out_h, s.kernel_h, s.stride_h, s.dilation_h, s.pad_top, s.pad_bottom);
+    const Window wy = window(s, oy, s.h, s.out_h, s.kernel_h, s.stride_h, s.dilation_h, s.pad_top, s.pad_bottom);
     for (int ox = 0; ox < s.out_w; ++ox) {
-      const Window wx =
-          window(s, ox, s.w, s.out_w, s.kernel_w, s.stride_w, s.dilation_w, s.pad_left, s.pad_right);
+      const Window wx = window(s, ox, s.w, s.out_w, s.kernel_w, s.stride_w, s.dilation_w, s.pad_left, s.pad_right);
       if (s.kind == PoolKind::kMax) {
         Vec<V> best = splat<V>(-__builtin_inff());
         for (int y = wy.begin; y < wy.end; y += wy.step) {
@@ -63,9 +61,7 @@ void pool_run(const PoolShape& s, const float* in, float* out, int row0, int row
         sum += (s0 + s1) + (s2 + s3);
       }
       const int inside = (wy.end > wy.begin ? wy.end - wy.begin : 0) * (wx.end > wx.begin ? wx.end - wx.begin : 0);
-      const int count = s.divisor_override != 0 ? s.divisor_override
-                        : s.count_include_pad   ? wy.full * wx.full
-                                                : inside;
+      const int count = s.divisor_override != 0 ? s.divisor_override : s.count_include_pad ? wy.full * wx.full : inside;
       store<V>(out + oy * s.out_row + ox * V, sum / splat<V>(static_cast<float>(count)));
     }
   }

@@ -109,12 +109,12 @@ template <int V, class Form, class X, class Y>
     if constexpr (role == 0) {
       y(j, combine<V>([](int k) constexpr { return Form::w.bt[J][k]; }, x, std::integral_constant<int, T>{}));
     } else if constexpr (role == 1) {
-      const Vec<V> even = combine<V>(
-          [](int k) constexpr { return Form::w.bt[J][k] == Form::w.bt[J + 1][k] ? Form::w.bt[J][k] : 0.0; }, x,
-          std::integral_constant<int, T>{});
-      const Vec<V> odd = combine<V>(
-          [](int k) constexpr { return Form::w.bt[J][k] == Form::w.bt[J + 1][k] ? 0.0 : Form::w.bt[J][k]; }, x,
-          std::integral_constant<int, T>{});
+      const Vec<V> even =
+          combine<V>([](int k) constexpr { return Form::w.bt[J][k] == Form::w.bt[J + 1][k] ? Form::w.bt[J][k] : 0.0; },
+                     x, std::integral_constant<int, T>{});
+      const Vec<V> odd =
+          combine<V>([](int k) constexpr { return Form::w.bt[J][k] == Form::w.bt[J + 1][k] ? 0.0 : Form::w.bt[J][k]; },
+                     x, std::integral_constant<int, T>{});
       y(j, even + odd);
       y(std::integral_constant<int, J + 1>{}, even - odd);
     }
@@ -163,9 +163,9 @@ void winograd_input(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out,
   }
 #pragma GCC unroll 1
   for (int i = 0; i < T; ++i) {
-    apply_bt<V, Form>(
-        [&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
-        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(out + (i * T + j) * freq_stride, v); });
+    apply_bt<V, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
+                      [&](auto j, Vec<V> v)
+                          __attribute__((always_inline)) { store<V>(out + (i * T + j) * freq_stride, v); });
   }
 }
 
@@ -192,9 +192,8 @@ void winograd_output(const float* in, ptrdiff_t freq_stride, const WinogradOutpu
   const Vec<V> bias = o.bias != nullptr ? load<V>(o.bias) : Vec<V>{};
 #pragma GCC unroll 1
   for (int x = 0; x < T; ++x) {
-    apply_at<V, M, Form>(
-        [&](auto k) __attribute__((always_inline)) { return load<V>(in + (k * T + x) * freq_stride); },
-        [&](auto i, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (i * T + x) * V, v); });
+    apply_at<V, M, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(in + (k * T + x) * freq_stride); },
+                         [&](auto i, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (i * T + x) * V, v); });
   }
   const bool simple = o.act->kind == Act::kClamp || o.act->kind == Act::kNone;
   if (simple && o.rows == M && o.cols == M) {

@@ -13,9 +13,7 @@ const WinogradKernels& winograd_kernels_avx512();
 const WinogradKernels& winograd_kernels_avx512_vnni();
 const WinogradKernels& winograd_kernels_avx512_emulated();
 
-const WinogradKernels& winograd_kernels(Isa isa) {
-  FASTCNN_ISA_LOOKUP(isa, winograd_kernels_)
-}
+const WinogradKernels& winograd_kernels(Isa isa) { FASTCNN_ISA_LOOKUP(isa, winograd_kernels_) }
 
 const WinogradKernel* find_winograd(Isa isa, int m, int r) {
   const WinogradKernels& all = winograd_kernels(isa);

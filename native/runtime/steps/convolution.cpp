@@ -242,8 +242,8 @@ std::unique_ptr<Step> make_direct(const StepSpec& spec) {
   p.in_step_x = static_cast<int>(stride[1]);
   for (int ky = 0; ky < w.shape.at(2); ++ky) {
     for (int kx = 0; kx < w.shape.at(3); ++kx) {
-      p.taps.push_back({static_cast<int>(ky * dilation[0] - padding[0]), static_cast<int>(kx * dilation[1] - padding[1]),
-                        ky, kx});
+      p.taps.push_back(
+          {static_cast<int>(ky * dilation[0] - padding[0]), static_cast<int>(kx * dilation[1] - padding[1]), ky, kx});
     }
   }
   std::vector<Phase> phases;
@@ -251,7 +251,8 @@ std::unique_ptr<Step> make_direct(const StepSpec& spec) {
   return std::make_unique<DirectStep>(spec, std::move(phases), false);
 }
 
-// out[oy] = sum over ky with (oy + pad - ky * dilation) divisible by the stride of in[(oy + pad - ky * dilation) / stride].
+// out[oy] = sum over ky with (oy + pad - ky * dilation) divisible by the stride of in[(oy + pad - ky * dilation) /
+// stride].
 std::unique_ptr<Step> make_transposed(const StepSpec& spec) {
   const auto& stride = spec.list("stride", 2);
   const auto& padding = spec.list("padding", 2);

@@ -16,7 +16,8 @@ class RelayoutStep final : public Step {
     }
   }
   std::string kernel() const override {
-    return std::string("relayout_") + (in_.blocked ? "blocked" : "plain") + "_to_" + (out.blocked ? "blocked" : "plain");
+    return std::string("relayout_") + (in_.blocked ? "blocked" : "plain") + "_to_" +
+           (out.blocked ? "blocked" : "plain");
   }
   void run(const RunContext& ctx) const override {
     const Tensor& shape = out.blocked ? out : in_;  // in_ is blocked, or both are plain and blocks is c
@@ -61,7 +62,7 @@ class CopyRegionStep final : public Step {
  public:
   explicit CopyRegionStep(const StepSpec& spec) : in_(spec.in.at(0)) {
     out = spec.out;
-    from_ = spec.list("from", 3);    // channel, row, column
+    from_ = spec.list("from", 3);  // channel, row, column
     to_ = spec.list("to", 3);
     size_ = spec.list("size", 3);
     stride_ = spec.list("stride", 2);  // of the source, rows and columns

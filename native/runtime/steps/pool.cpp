@@ -39,8 +39,7 @@ class PoolStep final : public Step {
   }
 
   std::string kernel() const override {
-    return std::string(shape_.kind == PoolKind::kMax ? "max_pool" : "average_pool") + "_f32_" +
-           isa_name(kernels_.isa);
+    return std::string(shape_.kind == PoolKind::kMax ? "max_pool" : "average_pool") + "_f32_" + isa_name(kernels_.isa);
   }
 
   void run(const RunContext& ctx) const override {

@@ -30,7 +30,9 @@ class Built:
         self.chosen[index] = candidate
 
 
-def step_arguments(draft: Draft, candidate: Candidate) -> tuple[str, list[object], dict[str, object], dict[str, object], dict[str, object]]:
+def step_arguments(
+    draft: Draft, candidate: Candidate
+) -> tuple[str, list[object], dict[str, object], dict[str, object], dict[str, object]]:
     """Arguments of the native ``add_step``."""
     attrs: dict[str, object] = {**draft.attrs, **candidate.attrs, "zero_border": int(draft.zero_border)}
     return candidate.op, [s.to_native() for s in draft.inputs], draft.out.to_native(), attrs, dict(draft.weights)

@@ -33,7 +33,14 @@ def cache_dir() -> Path | None:
 def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, tolerance: float) -> str:
     """Hash of everything the best choice depends on; weights' values do not."""
     structure = [
-        [n.name, n.op, list(n.inputs), dict(n.attrs), list(shapes[n.name]), [list(graph.weights[k].shape) for k in n.params.values()]]
+        [
+            n.name,
+            n.op,
+            list(n.inputs),
+            dict(n.attrs),
+            list(shapes[n.name]),
+            [list(graph.weights[k].shape) for k in n.params.values()],
+        ]
         for n in graph.nodes
     ]
     facts = {

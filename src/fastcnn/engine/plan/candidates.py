@@ -45,8 +45,15 @@ def _blocks(channels: int, lanes: int) -> int:
 
 
 def direct_candidates(
-    target: Target, *, batch: int, in_channels: int, out_channels: int, kernel: tuple[int, int],
-    stride: tuple[int, int], out_map: tuple[int, int], blocked: bool,
+    target: Target,
+    *,
+    batch: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    out_map: tuple[int, int],
+    blocked: bool,
 ) -> list[Candidate]:
     """Direct kernels: register tiles, and threads splitting pixels or output channels."""
     pixels = out_map[0] * out_map[1]
@@ -83,12 +90,14 @@ def direct_candidates(
 _L3_SHARE_BYTES = 2 << 20
 """What one thread's tiles may take of L3."""
 
-WINOGRAD_ERROR = {2: 5e-7, 4: 4e-6, 6: 1.2e-5}
-"""Largest layer errors seen with the exact matrices in float32 (relative to the largest output)."""
-
 
 def winograd_candidates(
-    target: Target, *, batch: int, in_channels: int, out_channels: int, out_map: tuple[int, int],
+    target: Target,
+    *,
+    batch: int,
+    in_channels: int,
+    out_channels: int,
+    out_map: tuple[int, int],
 ) -> list[Candidate]:
     """F(6), F(4) and F(2) where they save multiplications, tiles or output channels split between threads."""
     tile, panel = target.configs[0]

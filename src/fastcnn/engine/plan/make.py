@@ -15,7 +15,8 @@ from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan import tune as tuning
 from fastcnn.engine.plan.build import Built, build
 from fastcnn.engine.plan.cache import load_choices, plan_key, store_choices
-from fastcnn.engine.plan.candidates import WINOGRAD_ERROR, Target
+from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.layer_error import layer_error
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Plan, PlanStep
@@ -146,7 +147,9 @@ def _keep_budget(
             draft = built.lowered.drafts[i]
             smaller = [c for c in draft.candidates if c.exact or c.attrs["m"] < largest]
             built.replace(i, smaller[0])
-            notes.append(f"{draft.name}: {draft.candidates[0].label} exceeded the error budget, {smaller[0].label} instead")
+            notes.append(
+                f"{draft.name}: {draft.candidates[0].label} exceeded the error budget, {smaller[0].label} instead"
+            )
         built.net.finish()
 
 
@@ -158,7 +161,9 @@ def _choices(built: Built) -> dict[str, str]:
     }
 
 
-def _why(lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, origin: str) -> str:
+def _why(
+    lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, origin: str
+) -> str:
     draft = lowered.drafts[index]
     parts = [draft.note] if draft.note else []
     if candidate.why:
@@ -171,7 +176,9 @@ def _why(lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[
         others = [(t, label) for label, t in seconds[index].items() if label != candidate.label]
         if others:
             second, label = min(others)
-            parts.append(f"fastest of {len(seconds[index])}; next {label} {second / seconds[index][candidate.label]:.2f}x")
+            parts.append(
+                f"fastest of {len(seconds[index])}; next {label} {second / seconds[index][candidate.label]:.2f}x"
+            )
     return "; ".join(parts)
 
 
@@ -187,7 +194,7 @@ def _describe(
                 source=draft.source,
                 kernel=net.kernel(i),
                 why=_why(built.lowered, i, candidate, seconds, origin),
-                error=None if candidate.exact else WINOGRAD_ERROR[candidate.attrs["m"]],
+                error=None if candidate.exact else layer_error(draft, candidate, target),
                 ms=None if step_ms is None else float(step_ms[i]),
                 macs=draft.macs,
                 weight_bytes=net.step_weight_bytes(i),

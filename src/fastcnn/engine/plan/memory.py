@@ -25,7 +25,7 @@ def plan_memory(storages: Sequence[Storage]) -> int:
         busy = sorted(
             (other.offset, other.offset + -(-other.floats() // _ALIGN) * _ALIGN + _SKEW)
             for other in placed
-            if other.first is not None and other.first <= storage.last and storage.first <= other.last
+            if _begin(other) <= storage.last and _begin(storage) <= other.last
         )
         offset = 0
         for begin, end in busy:
@@ -41,5 +41,10 @@ def plan_memory(storages: Sequence[Storage]) -> int:
 def lower_bound(storages: Sequence[Storage]) -> int:
     """Floats that are alive at once at the busiest step: no arena can be smaller."""
     alive = [s for s in storages if s.first is not None]
-    steps = {s.first for s in alive}
-    return max((sum(s.floats() for s in alive if (s.first or 0) <= step <= s.last) for step in steps), default=0)
+    steps = {_begin(s) for s in alive}
+    return max((sum(s.floats() for s in alive if _begin(s) <= step <= s.last) for step in steps), default=0)
+
+
+def _begin(storage: Storage) -> int:
+    assert storage.first is not None
+    return storage.first

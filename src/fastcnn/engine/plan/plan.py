@@ -132,7 +132,8 @@ class Plan:
         mb = 1e-6
         lines.append(
             f"plan ({self.how}) for {', '.join(map(str, self.shapes))} on {self.isa}, {self.threads} thread"
-            f"{'s' if self.threads != 1 else ''}: {len(self.steps)} steps{total}{error} (tolerance {self.tolerance:g}); "
+            f"{'s' if self.threads != 1 else ''}: {len(self.steps)} steps{total}{error} "
+            f"(tolerance {self.tolerance:g}); "
             f"weights {self.weight_bytes * mb:.1f} MB, activations {self.arena_bytes * mb:.1f} MB, "
             f"scratch {self.scratch_bytes * mb:.1f} MB"
         )

@@ -183,7 +183,9 @@ class CompiledNet:
             raise TypeError(f"input {name!r} has dtype {value.dtype}: cast it to float32 first (x.astype('float32'))")
         if value.ndim != len(self.graph.inputs[index].shape if index < len(self.graph.inputs) else value.shape):
             expected = self.graph.inputs[index].shape
-            raise ValueError(f"input {name!r} has shape {value.shape}: this net takes rank {len(expected)} like {expected}")
+            raise ValueError(
+                f"input {name!r} has shape {value.shape}: this net takes rank {len(expected)} like {expected}"
+            )
         if value.size == 0:
             raise ValueError(f"input {name!r} has shape {value.shape}: an empty batch or image cannot be run")
         return np.ascontiguousarray(value)

@@ -126,8 +126,14 @@ def linear(low: Lowerer, node: Node) -> None:
 
 
 def _emit_linear(
-    low: Lowerer, node: Node, inputs: list[Slot], out: Slot, weight: Array, bias: Array | None,
-    attrs: dict[str, object], note: str,
+    low: Lowerer,
+    node: Node,
+    inputs: list[Slot],
+    out: Slot,
+    weight: Array,
+    bias: Array | None,
+    attrs: dict[str, object],
+    note: str,
 ) -> None:
     candidates = direct_candidates(
         low.target, batch=out.nchw[0], in_channels=weight.shape[1], out_channels=weight.shape[0],

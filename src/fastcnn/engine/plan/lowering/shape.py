@@ -59,7 +59,9 @@ def concat(low: Lowerer, node: Node) -> None:
             storage = part.storage
             first = id(storage) not in moved
             if not (first and whole_blocks and low.reparent(storage, out.storage, channel)):
-                _copy_region(low, node, part, out, to=[channel, 0, 0], size=list(part.nchw[1:]), zero_border=channel == 0)
+                _copy_region(
+                    low, node, part, out, to=[channel, 0, 0], size=list(part.nchw[1:]), zero_border=channel == 0
+                )
             moved.add(id(storage))
             channel += part.nchw[1]
         return
@@ -78,8 +80,16 @@ def concat(low: Lowerer, node: Node) -> None:
 
 
 def _copy_region(
-    low: Lowerer, node: Node, source: Slot, out: Slot, *, start: list[int] | None = None, to: list[int] | None = None,
-    size: list[int], stride: list[int] | None = None, zero_border: bool = True,
+    low: Lowerer,
+    node: Node,
+    source: Slot,
+    out: Slot,
+    *,
+    start: list[int] | None = None,
+    to: list[int] | None = None,
+    size: list[int],
+    stride: list[int] | None = None,
+    zero_border: bool = True,
 ) -> None:
     attrs = {"from": start or [0, 0, 0], "to": to or [0, 0, 0], "size": size, "stride": stride or [1, 1]}
     low.emit("copy_region", node.name, [source], out, attrs=attrs, node=node, zero_border=zero_border)
