@@ -189,6 +189,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str
         fc.finetune(small_cnn(), batches(), **{"epochs": 1, **change}, checkpoint_dir=tmp_path)
 
 
+def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
+    for sparsity in (0.5, 0.5, 0.6):
+        trainee = fc.prepare(small_cnn(), fc.MagnitudeConfig(sparsity=sparsity))
+        if sparsity == 0.6:
+            with pytest.raises(ValueError, match=r"method was .*0\.5.* and is now .*0\.6"):
+                fc.finetune(trainee, batches(), checkpoint_dir=tmp_path)
+        else:
+            fc.finetune(trainee, batches(), checkpoint_dir=tmp_path)
+
+
 def test_a_damaged_checkpoint_is_refused_and_can_be_overwritten(tmp_path: Path) -> None:
     (tmp_path / checkpoint.NAME).write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(ValueError, match=r"no readable checkpoint.*resume=False"):

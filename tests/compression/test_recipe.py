@@ -82,6 +82,16 @@ def test_an_interrupted_recipe_goes_on_to_the_same_net(dense: nn.Module, tmp_pat
         assert torch.equal(value, again.model.state_dict()[key]), key
 
 
+def test_a_folder_of_another_recipe_is_not_resumed(dense: nn.Module, tmp_path: Path) -> None:
+    one, two = (Recipe(stages=(PruneStage(sparsity=s, epochs=0),)) for s in (0.5, 0.6))
+    fc.run_recipe(dense, one, batches(), checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="holds checkpoints of another recipe"):
+        fc.run_recipe(dense, two, batches(), checkpoint_dir=tmp_path)
+    assert Recipe.load(tmp_path / "recipe.yaml") == one
+    fc.run_recipe(dense, two, batches(), checkpoint_dir=tmp_path, resume=False)
+    assert Recipe.load(tmp_path / "recipe.yaml") == two
+
+
 def test_pruning_without_sharing_gives_ordinary_modules(dense: nn.Module) -> None:
     recipe = Recipe(stages=(PruneStage(sparsity=0.5, epochs=1, rounds=2, skip=()),))
     small = fc.run_recipe(dense, recipe, batches()).model

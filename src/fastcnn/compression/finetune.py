@@ -246,6 +246,7 @@ class _Run:
             "schedule": self.schedule,
             "optimizer": type(self.optimizer.optimizer).__name__,
             "lr": self.rates,
+            "method": self.trainee.config.to_json() if isinstance(self.trainee, Trainee) else None,
             "parameters": [[name, list(p.shape)] for name, p in self.trainee.named_parameters()],
         }
 

@@ -75,7 +75,7 @@ def run_recipe(
     teacher : nn.Module, optional
         For stages with ``distill_weight`` above 0; default the original model.
     checkpoint_dir : path, optional
-        Gets ``recipe.yaml`` (replayable) and a folder of checkpoints per training stage.
+        Gets ``recipe.yaml`` (replayable) and a folder of checkpoints per training stage. Belongs to one recipe.
     resume : bool
         Go on from those checkpoints.
     progress : bool, optional
@@ -95,8 +95,7 @@ def run_recipe(
     plan = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(plan.to_yaml(), encoding="utf-8")
+        _claim(folder, plan, resume)
     batches = len(train_loader)  # type: ignore[arg-type]  # finetune says so in words if it has no length
     present: nn.Module = copy_model(model)
     before = None if evaluate is None else _evaluate(present, evaluate)
@@ -139,6 +138,18 @@ def run_recipe(
     if isinstance(present, Trainee):
         present = convert(present)
     return RecipeResult(model=present.train(model.training), recipe=plan, metric_before=before, stages=tuple(results))
+
+
+def _claim(folder: Path, plan: Recipe, resume: bool) -> None:
+    """Write the recipe into its folder; refuse to resume there what another recipe began."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "recipe.yaml"
+    if resume and written.exists() and Recipe.load(written) != plan:
+        raise ValueError(
+            f"{folder} holds checkpoints of another recipe (see {written}): use another checkpoint_dir, "
+            "or resume=False to overwrite them"
+        )
+    written.write_text(plan.to_yaml(), encoding="utf-8")
 
 
 def _evaluate(model: nn.Module, evaluate: Callable[[nn.Module], float]) -> float:
