@@ -17,6 +17,7 @@ std::unique_ptr<Step> make_copy_region(const StepSpec&);
 std::unique_ptr<Step> make_strided_copy(const StepSpec&);
 std::unique_ptr<Step> make_fill(const StepSpec&);
 std::unique_ptr<Step> make_resize(const StepSpec&);
+std::unique_ptr<Step> make_local_response_norm(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
@@ -35,6 +36,7 @@ static const std::map<std::string, StepFactory>& factories() {
       {"strided_copy", make_strided_copy},
       {"fill", make_fill},
       {"resize", make_resize},
+      {"local_response_norm", make_local_response_norm},
   };
   return table;
 }

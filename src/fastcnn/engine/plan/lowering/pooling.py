@@ -57,3 +57,10 @@ def mean(low: Lowerer, node: Node) -> None:
         "reduced_strides": [strides[i] for i in axes],
     }
     low.emit("mean", node.name, [low.plain(node.inputs[0])], low.new_plain(node.name), attrs=attrs, node=node)
+
+
+@lowers("local_response_norm")
+def local_response_norm(low: Lowerer, node: Node) -> None:
+    attrs = {key: float(node.attrs[key]) for key in ("size", "alpha", "beta", "k")}
+    source, out = low.blocked(node.inputs[0]), low.new_blocked(node.name)
+    low.emit("local_response_norm", node.name, [source], out, attrs=attrs, node=node)

@@ -1,0 +1,177 @@
+"""Published nets on real pictures: the labels of torch, the error of design section 5, files and threads.
+
+The errors and agreements are printed (``pytest -s``) beside torch's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastcnn
+from fastcnn import _native
+from fastcnn.data import load_data
+from fastcnn.data.transforms import centre_crop, resize_short_side
+from tests.models import load_pretrained
+
+pytestmark = pytest.mark.data
+MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def cifar(data_dir: Path, every: int = 1) -> np.ndarray:
+    images = np.asarray(load_data(f"cifar10:{data_dir / 'cifar10'}").images)[::every]
+    return np.ascontiguousarray(((images / np.float32(255) - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
+
+
+def photographs(data_dir: Path, size: int, *, caffe: bool) -> np.ndarray:
+    data = load_data(f"folder:{data_dir / 'imagenet' / 'imagenet_sample_200.zip'}")
+    pictures = []
+    for index in range(len(data)):
+        picture = centre_crop(resize_short_side(data.images[index], 256), (size, size)).astype(np.float32)
+        pictures.append(picture - np.float32([123, 117, 104]) if caffe else (picture / np.float32(255) - MEAN) / STD)
+    return np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2), np.float32)
+
+
+def run_torch(model: torch.nn.Module, x: np.ndarray, batch: int, dtype: torch.dtype) -> np.ndarray:
+    model = model.to(dtype)
+    with torch.inference_mode():
+        parts = [model(torch.from_numpy(x[i : i + batch]).to(dtype)).numpy() for i in range(0, len(x), batch)]
+    model.float()
+    return np.concatenate(parts)
+
+
+def run_ours(net: Any, x: np.ndarray, batch: int) -> np.ndarray:
+    return np.concatenate([net(x[i : i + batch]) for i in range(0, len(x), batch)])
+
+
+def worst(y: np.ndarray, y64: np.ndarray) -> float:
+    return float((np.abs(y - y64).max(axis=1) / np.abs(y64).max(axis=1)).max())
+
+
+@pytest.mark.parametrize("name", ["cifar10_resnet20", "cifar10_resnet32"])
+def test_cifar_labels_and_error(data_dir: Path, name: str) -> None:
+    model = load_pretrained(name, data_dir)
+    x = cifar(data_dir)
+    ours = run_ours(fastcnn.compile(model, x[:100], strict=True, tune=False), x, 100)
+    theirs = run_torch(model, x, 250, torch.float32)
+    same = float((ours.argmax(1) == theirs.argmax(1)).mean())
+    exact_net = fastcnn.compile(model, x[:100], strict=True, tune=False, tolerance="exact")
+    exact = run_ours(exact_net, x[::10], 100)
+    y64 = run_torch(model, x[::10], 250, torch.float64)
+    fast_error, exact_error, torch_error = worst(ours[::10], y64), worst(exact, y64), worst(theirs[::10], y64)
+    print(f"{name}: same label {same:.4%}, error fp32 {fast_error:.1e} exact {exact_error:.1e} torch {torch_error:.1e}")
+    assert same >= 0.999
+    assert fast_error <= 1e-4
+    assert exact_error <= 2e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "caffe"),
+    [("imagenet_mobilenet_v2", 224, False), ("imagenet_squeezenet1_0_dc", 227, True)],
+)
+def test_photographs(data_dir: Path, name: str, size: int, caffe: bool) -> None:
+    model = load_pretrained(name, data_dir)
+    x = photographs(data_dir, size, caffe=caffe)
+    ours = run_ours(fastcnn.compile(model, x[:4], strict=True, tune=False), x, 4)
+    theirs = run_torch(model, x, 8, torch.float32)
+    some = slice(0, 200, 5)
+    exact = run_ours(fastcnn.compile(model, x[:4], strict=True, tune=False, tolerance="exact"), x[some], 4)
+    y64 = run_torch(model, x[some], 8, torch.float64)
+    fast_error, exact_error, torch_error = worst(ours[some], y64), worst(exact, y64), worst(theirs[some], y64)
+    print(f"{name}: error fp32 {fast_error:.1e} exact {exact_error:.1e} torch {torch_error:.1e}")
+    assert (ours.argmax(1) == theirs.argmax(1)).all()
+    assert fast_error <= 1e-4
+    assert exact_error <= 2e-6
+
+
+@pytest.fixture(scope="module")
+def saved(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A saved ResNet-20, sixteen pictures, and what the net that saved it says of them."""
+    model = load_pretrained("cifar10_resnet20", data_dir)
+    x = cifar(data_dir, 625)
+    net = fastcnn.compile(model, x, strict=True, threads=2, tune=True)
+    path = tmp_path_factory.mktemp("saved") / "resnet20.fcnn"
+    net.save(path)
+    return path, x, net(x)
+
+
+WORKER = """
+import sys, json
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "accelerate", "yaml", "sklearn", "scipy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+import numpy as np, fastcnn
+net = fastcnn.load(sys.argv[1], plan=sys.argv[4])
+y = net(np.load(sys.argv[2]))
+np.save(sys.argv[3], y)
+print(json.dumps({"isa": net.isa, "how": net.plan.how, "threads": net.threads, "torch": "torch" in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(("isa", "plan"), [(None, "saved"), (None, "tune"), ("avx2", "saved"), ("scalar", "saved")])
+def test_file_runs_without_torch(
+    saved: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path, isa: str | None, plan: str
+) -> None:
+    path, x, expected = saved
+    np.save(tmp_path / "x.npy", x)
+    environment = {**os.environ, "FASTCNN_CACHE": ""}
+    if isa is not None:
+        environment["FASTCNN_ISA"] = isa
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, str(path), str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), plan],
+        env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert not said["torch"]
+    got = np.load(tmp_path / "y.npy")
+    active = _native.host()["isa_active"]
+    if plan == "saved" and (isa is None or isa == active):
+        assert said["how"] == "saved"
+        assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
+    else:
+        assert worst(got, expected.astype(np.float64)) <= 1e-4
+
+
+def test_32_threads_call_one_net(saved: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    path, x, expected = saved
+    net = fastcnn.load(path, threads=2)
+    alone = [net(x[i : i + 1]) for i in range(len(x))]
+
+    def call(index: int) -> bool:
+        picture = index % len(x)
+        return bool(np.array_equal(net(x[picture : picture + 1]), alone[picture]))
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(call, range(1000)))
+        before = resident_bytes()
+        assert all(pool.map(call, range(9000)))
+        assert resident_bytes() - before <= 1 << 20
+    assert worst(np.concatenate(alone), expected.astype(np.float64)) <= 1e-4
+
+
+def resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def test_any_batch_and_size(saved: tuple[Path, np.ndarray, np.ndarray], data_dir: Path) -> None:
+    path, _, _ = saved
+    net = fastcnn.load(path)
+    model = load_pretrained("cifar10_resnet20", data_dir)
+    rng = np.random.default_rng(0)
+    for shape in [(1, 3, 32, 32), (3, 3, 32, 32), (8, 3, 37, 41), (1, 3, 224, 224), (2, 3, 33, 9), (1, 3, 51, 50)]:
+        x = rng.standard_normal(shape).astype(np.float32)
+        y64 = run_torch(model, x, 8, torch.float64)
+        assert worst(net(x), y64) <= 1e-4, shape

@@ -1,0 +1,259 @@
+"""The executor: no allocation, memory plan, concat without copies, errors, dispatch, plans as text."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastcnn import _native
+from fastcnn.engine.graph import Graph, GraphError
+from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.run.net import CompiledNet
+from tests.engine.nets import DIRECT, ISAS, Maker, compiled, error_of, inputs_for, native
+
+HERE = Path(__file__).parent
+
+
+def residual_net(size: int = 20) -> Graph:
+    """A stem, a residual block, a depthwise block, a concat, a pool and a head."""
+    make = Maker(0, (1, 3, size, size))
+    x = make.op("relu", make.conv("x0", 3, 24, stride=2))
+    y = make.op("relu", make.conv(x, 24, 24))
+    x = make.op("relu", make.op("add", make.conv(y, 24, 24), x))
+    d = make.op("silu", make.conv(x, 24, 24, groups=24))
+    x = make.op("concat", x, d, dim=1)
+    x = make.op("mean", make.conv(x, 48, 32, 1), dims=[2, 3], keepdim=False)
+    return make.graph(make.op("linear", x, params={"weight": make.normal(10, 32)}))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_net_of_everything(isa: str, threads: int) -> None:
+    for size in (1, 7, 20, 33):
+        graph = residual_net(size)
+        assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= 1e-5
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    graph = residual_net(29)
+    x = inputs_for(graph)
+    isa = str(_native.host()["isa_active"])
+    outputs = [compiled(graph, isa, threads, exact=True).run(x)[0] for threads in (1, 2, 3, 4)]
+    assert all(np.array_equal(outputs[0], y) for y in outputs)
+
+
+def test_run_allocates_nothing(tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler, "this test needs a C compiler"
+    library = tmp_path / "allocations.so"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, HERE / "allocations.c"], check=True)
+    script = (
+        "import numpy as np\n"
+        "from tests.engine.nets import compiled, inputs_for, native\n"
+        "from tests.engine.test_runtime import residual_net\n"
+        "from fastcnn import _native\n"
+        "graph = residual_net(33)\n"
+        "for threads in (1, 2):\n"
+        "    net = compiled(graph, _native.host()['isa_active'], threads)\n"
+        "    y = [np.empty((1, 10), np.float32)]\n"
+        "    native(net).net.run(inputs_for(graph), y)\n"
+        "    print(native(net).net.count_allocations(inputs_for(graph), y, 100))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "LD_PRELOAD": str(library)}, cwd=HERE.parents[1], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "0"]
+
+
+def test_arena_is_near_its_lower_bound() -> None:
+    plan = compiled(residual_net(64), "scalar").plan
+    assert plan.arena_lower_bound <= plan.arena_bytes <= 1.1 * plan.arena_lower_bound + 8192
+
+
+def test_concat_of_whole_blocks_copies_nothing() -> None:
+    make = Maker(0, (2, 16, 9, 9))
+    a = make.op("relu", make.conv("x0", 16, 32, 1))
+    b = make.op("relu", make.conv("x0", 16, 16))
+    c = make.op("concat", a, b, dim=1)
+    d = make.op("concat", c, make.conv(c, 48, 16), dim=1)
+    parts = [make.op("slice", d, dim=1, start=0, end=32, step=1), make.op("slice", d, dim=1, start=32, end=64, step=1)]
+    y = make.op("add", make.conv(parts[0], 32, 8), make.conv(parts[1], 32, 8))
+    graph = make.graph(y)
+    for isa in ISAS:
+        net = compiled(graph, isa, 2)
+        assert not [s.kernel for s in net.plan.steps if s.kernel == "copy_region"]
+        assert error_of(net, inputs_for(graph)) <= 1e-5
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("widths", [(5, 7), (8, 3, 8), (16, 1, 16), (17, 16)])
+def test_concat_and_slices_at_any_boundary(isa: str, widths: tuple[int, ...]) -> None:
+    make = Maker(0, (2, 6, 7, 5))
+    parts = [make.op("relu", make.conv("x0", 6, width)) for width in widths]
+    whole = make.op("concat", *parts, parts[0], dim=1)
+    total = sum(widths) + widths[0]
+    cut = make.op("slice", whole, dim=1, start=3, end=total - 1, step=1)
+    rows = make.op("slice", make.op("slice", cut, dim=2, start=1, end=None, step=2), dim=3, start=0, end=4, step=1)
+    padded = make.op("pad", rows, pads=[[0, 0], [2, 1], [1, 0], [0, 2]], value=0.5)
+    graph = make.graph(make.conv(padded, total - 4 + 3, 9), whole)
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= 1e-5
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_plain_tensors_of_any_rank(isa: str) -> None:
+    make = Maker(0, (2, 12, 4, 6))
+    x = make.op("relu", make.conv("x0", 12, 12))
+    shuffled = make.op("reshape", x, shape=[0, 3, 4, 4, 6])
+    shuffled = make.op("reshape", make.op("permute", shuffled, dims=[0, 2, 1, 3, 4]), shape=[0, 12, 4, 6])
+    y = make.conv(shuffled, 12, 7)
+    tokens = make.op("permute", make.op("reshape", y, shape=[0, 7, -1]), dims=[0, 2, 1])
+    z = make.op("linear", tokens, params={"weight": make.normal(5, 7)})
+    z = make.op("softmax", z, dim=1)
+    last = make.op("concat", z, make.op("slice", z, dim=2, start=1, end=3, step=1), dim=2)
+    graph = make.graph(last, make.op("pad", tokens, pads=[[0, 0], [1, 2], [0, 1]], value=-1.0), y)
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= 1e-5
+
+
+def test_outputs_may_be_inputs_and_repeat() -> None:
+    make = Maker(0, (1, 4, 3, 3))
+    y = make.op("relu", "x0")
+    graph = make.graph("x0", y, y)
+    assert error_of(compiled(graph, "scalar"), inputs_for(graph)) == 0
+
+
+def test_wrong_inputs_are_refused() -> None:
+    net = compiled(residual_net(20), "scalar")
+    x = np.zeros((1, 3, 20, 20), np.float32)
+    with pytest.raises(TypeError, match="float64"):
+        net(x.astype(np.float64))
+    with pytest.raises(TypeError, match="list"):
+        net([1.0])
+    with pytest.raises(ValueError, match=r"\(3, 20, 20\)"):
+        net(x[0])
+    with pytest.raises(ValueError, match="4"):
+        net(np.zeros((1, 4, 20, 20), np.float32))
+    with pytest.raises(ValueError, match="empty"):
+        net(x[:0])
+    with pytest.raises(ValueError, match="takes 1 input"):
+        net(x, x)
+    with pytest.raises(GraphError):
+        CompiledNet(residual_net(20), make_target("scalar", 1), tolerance=1e-4, exact=True, how="heuristic").plan_for(
+            (1, 3, -2, 20)
+        )
+
+
+def test_isa_cap_and_wrong_words() -> None:
+    def run(cap: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from fastcnn import _native; print(_native.host()['isa_active'])"],
+            env={**os.environ, "FASTCNN_ISA": cap}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert run("scalar").stdout.strip() == "scalar"
+    detected = str(_native.host()["isa_detected"])
+    assert run("avx512_vnni").stdout.strip() == detected  # a cap, not a wish
+    assert "choose scalar, avx2" in run("sse9").stderr
+
+
+def test_plan_prints_layer_kernel_why_error_ms() -> None:
+    graph = residual_net(32)
+    target = make_target(str(_native.host()["isa_active"]), 1)
+    os.environ["FASTCNN_CACHE"], before = "", os.environ.get("FASTCNN_CACHE")
+    try:
+        net = CompiledNet(graph, target, tolerance=1e-4, exact=False, how="tune")
+    finally:
+        del os.environ["FASTCNN_CACHE"]
+        if before is not None:
+            os.environ["FASTCNN_CACHE"] = before
+    text = str(net.plan)
+    assert text.splitlines()[0].split() == ["layer", "kernel", "why", "error", "ms", "GMAC/s"]
+    assert re.search(r"fastest of \d", text)
+    assert net.plan.total_ms is not None
+    assert net.plan.error is not None
+    assert net.plan.error <= 1e-4
+    assert net.plan.to_json()["steps"][0]["kernel"].startswith("relayout")
+
+
+def test_a_tight_tolerance_drops_winograd() -> None:
+    make = Maker(0, (1, 64, 24, 24))
+    graph = make.graph(make.conv(make.op("relu", make.conv("x0", 64, 64)), 64, 64))
+    target = make_target(str(_native.host()["isa_active"]), 1)
+    loose = CompiledNet(graph, target, tolerance=1e-3, exact=False, how="heuristic")
+    assert any("winograd" in s.kernel for s in loose.plan.steps)
+    error = loose.plan.error
+    assert error is not None
+    tight = CompiledNet(graph, target, tolerance=error, exact=False, how="heuristic")
+    assert tight.plan.error is not None
+    assert tight.plan.error <= error / 2
+    assert any("exceeded the error budget" in note for note in tight.plan.notes)
+
+
+def test_idle_workers_sleep() -> None:
+    net = compiled(residual_net(20), "scalar", 4)
+    x = inputs_for(net.graph)
+    for _ in range(20):
+        net.run(x)
+    time.sleep(0.05)
+    before, start = time.process_time(), time.perf_counter()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1 * (time.perf_counter() - start)
+
+
+def test_a_fork_after_use_does_not_hang() -> None:
+    script = (
+        "import os, numpy as np\n"
+        "from tests.engine.nets import compiled, inputs_for\n"
+        "from tests.engine.test_runtime import residual_net\n"
+        "net = compiled(residual_net(20), 'scalar', 3)\n"
+        "x = inputs_for(net.graph)\n"
+        "y = net.run(x)[0]\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if np.array_equal(net.run(x)[0], y) else 1)\n"
+        "print(os.waitpid(child, 0)[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=HERE.parents[1], capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "0", done.stderr
+
+
+def test_steps_say_what_is_missing() -> None:
+    net = _native.Net("scalar", 1)
+    tensor = {
+        "space": "arena", "index": 0, "offset": 0, "dims": [1, 8, 4, 4], "blocked": True, "border": [0, 0, 0, 0],
+        "nchw": [1, 8, 4, 4], "image": 0,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="no step 'nonsense'"):
+        net.add_step("nonsense", [tensor], tensor, {}, {})
+    with pytest.raises(ValueError, match="'stride'"):
+        net.add_step("direct", [tensor], tensor, {}, {"weight": np.zeros((8, 8, 1, 1), np.float32)})
+    with pytest.raises(ValueError, match="threads"):
+        _native.Net("scalar", 0)
+
+
+def test_native_memory_is_reused() -> None:
+    net = compiled(residual_net(40), "scalar")
+    built = native(net)
+    assert built.net.arena_bytes == net.plan.arena_bytes
+    whole = sum(s.floats() for s in built.lowered.storages if s.parent is None) * 4
+    assert net.plan.arena_bytes < 0.8 * whole
+
+
+def test_exactness_of_exact() -> None:
+    graph = residual_net(30)
+    net = compiled(graph, str(_native.host()["isa_active"]), 2, exact=True)
+    assert all(s.error is None for s in net.plan.steps)
+    assert error_of(net, inputs_for(graph)) <= DIRECT
