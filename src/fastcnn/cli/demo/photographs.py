@@ -83,7 +83,8 @@ class PhotographsResult:
             theirs = f"{_word(p.torch_label)} {p.torch_probability:.3f}"
             labels.add_row(p.name, theirs, f"{_word(p.our_label)} {p.our_probability:.3f}", same)
         times = Table(
-            title=f"{self.threads} threads, batch 1, each in its own process, in turn",
+            title=f"threads: {self.threads}, batch 1, each in its own process, in turn",
+            min_width=72,
             caption="error against float64 (max|y-y64| / max|y64|); "
             f"on the photographs ours is {self.photographs_error:.1e}",
         )
