@@ -89,7 +89,8 @@ class DigitsResult:
         """Before, after and theory."""
         table = Table(
             title=f"scikit-learn digits, {self.pictures} test pictures, threads: {self.threads}, batch 1",
-            caption="bytes: fp32 weights before, whole file after; theory: bytes predicted from nonzeros, codebooks and entropies; "
+            caption="bytes: fp32 weights before, whole file after; "
+            "theory: bytes predicted from nonzeros, codebooks and entropies; "
             f"file: {self.ratio:.1f} times smaller; "
             f"same labels as torch: {'yes' if self.labels_equal else 'NO'}; "
             f"error of the dense net against float64: {self.dense_error:.1e}",
