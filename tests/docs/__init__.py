@@ -1,0 +1,1 @@
+"""README, documentation and examples: code runs, links resolve, figures come from files."""

@@ -1,0 +1,114 @@
+"""Figures in the pages come from somewhere: the README's table, Winograd's matrices."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastcnn import _native
+from fastcnn.benchmarking.results import BenchResult, EngineResult, NetResult
+from fastcnn.methods.transforms.winograd import Matrix, winograd_matrices
+from tests.docs.pages import ROOT, blocks
+
+TOOL = ROOT / "tools" / "readme_table.py"
+RESULT = ROOT / "benchmarks" / "results" / "foundation.json"
+
+
+def run_tool(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(TOOL), *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """A benchmark as `fastcnn bench --out` writes it."""
+    ours = EngineResult(engine="fastcnn", version="0.1.0", block_ms=(20.0, 21.0, 22.0), error=3.2e-6, calls=400)
+    torch = EngineResult(
+        engine="torch", version="2.13", block_ms=(40.0, 42.0, 44.0), error=1e-6, ratio=0.5, calls=200
+    )  # fmt: skip
+    broken = EngineResult(engine="ncnn", failure="no such operator")
+    nets = (
+        NetResult(net="vgg16", shape=(1, 3, 224, 224), engines=(ours, torch, broken), isa="avx2"),
+        NetResult(net="alexnet", shape=(1, 3, 224, 224), engines=(ours, torch), isa="avx2"),
+    )
+    settings = {"shape": [1, 3, 224, 224], "threads": 2, "rounds": 3, "seconds": 3.0, "tolerance": "fp32"}
+    bench = BenchResult(
+        nets=nets, settings=settings, host={"cpu": "A CPU"}, commit="0123456789abcdef", date="2026-01-02T03:04:05"
+    )
+    made: dict[str, Any] = json.loads(bench.dumps())
+    return made
+
+
+def test_the_readme_shows_the_measured_table() -> None:
+    """With a result in the repository the README must show that one; without, no figures at all."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = readme.partition("<!-- table:foundation -->")[2].partition("<!-- /table -->")[0]
+    if RESULT.exists():
+        assert run_tool(RESULT, "--check").returncode == 0, "run  python tools/readme_table.py " + str(RESULT)
+    else:
+        assert "make bench" in between
+        assert " ms" not in between
+
+
+def test_the_tool_writes_the_table(result: dict[str, Any], tmp_path: Path) -> None:
+    readme, source = tmp_path / "README.md", tmp_path / "result.json"
+    readme.write_text("above\n<!-- table:foundation -->\nold\n<!-- /table -->\nbelow\n", encoding="utf-8")
+    source.write_text(json.dumps(result), encoding="utf-8")
+    assert run_tool(source, "--readme", readme, "--check").returncode == 1
+    assert run_tool(source, "--readme", readme).returncode == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("above\n<!-- table:foundation -->\n| net | fastcnn | torch | ncnn |\n|---|---:|---:|---:|\n")
+    assert "| vgg16 | 21.0 ms<br>3e-06 | 42.0 ms (0.50)<br>1e-06 | failed |\n" in text
+    assert "| alexnet | 21.0 ms<br>3e-06 | 42.0 ms (0.50)<br>1e-06 |  |\n" in text
+    for fact in ("A CPU (avx2)", "2 threads", "torch 2.13", "2026-01-02", "0123456789", "largest spread 10%"):
+        assert fact in text
+    assert text.endswith("\n<!-- /table -->\nbelow\n")
+    assert run_tool(source, "--readme", readme, "--check").returncode == 0
+
+
+def test_the_tool_refuses_what_is_no_benchmark(result: dict[str, Any], tmp_path: Path) -> None:
+    readme, source = tmp_path / "README.md", tmp_path / "result.json"
+    text = "<!-- table:foundation -->\n<!-- /table -->\n"
+    readme.write_text(text, encoding="utf-8")
+    failed = copy.deepcopy(result)
+    failed["nets"][0]["engines"][0] |= {"median_ms": None, "failure": "it died"}
+    for document, said in (("{", "error"), ('{"nets": 3}', "fastcnn bench --out"), (json.dumps(failed), "it died")):
+        source.write_text(document, encoding="utf-8")
+        done = run_tool(source, "--readme", readme)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert readme.read_text(encoding="utf-8") == text
+    source.write_text(json.dumps(result), encoding="utf-8")
+    readme.write_text("no markers", encoding="utf-8")
+    assert "once each" in run_tool(source, "--readme", readme).stderr
+
+
+def shown(label: str, matrix: Matrix) -> str:
+    """A matrix as the page shows it."""
+    rows = [[str(value) for value in row] for row in matrix]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["[ " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) + " ]" for row in rows]
+    return f"{label} = " + f"\n{' ' * 6}".join(lines)
+
+
+@pytest.mark.parametrize("m", [2, 4, 6])
+def test_the_page_shows_the_kernels_matrices(m: int) -> None:
+    flat_a, flat_g, flat_b = _native.winograd_matrices(m, 3)
+    tile = m + 2
+    points = [Fraction(value) for value in flat_a[tile : 2 * tile - 1]]
+    exact = winograd_matrices(m, 3, points, scale=False)
+    for flat, matrix in ((flat_a, exact.a_t), (flat_g, exact.g), (flat_b, exact.b_t)):
+        assert flat == pytest.approx([float(value) for row in matrix for value in row], rel=1e-15, abs=0)
+    wanted = "\n\n".join(shown(*pair) for pair in (("A^T", exact.a_t), ("G  ", exact.g), ("B^T", exact.b_t))) + "\n"
+    page = ROOT / "docs" / "concepts" / "winograd.md"
+    assert wanted in [block.text for block in blocks(page)]
+    named = ", ".join(map(str, points))
+    assert f"### F({m},3)\n\nPoints {named} and infinity." in page.read_text(encoding="utf-8")
