@@ -112,3 +112,19 @@ def test_pre_commit_names_the_pinned_versions() -> None:
         pinned = (ROOT / file).read_text(encoding="utf-8")
         for tool, version in versions.items():
             assert f'"{tool}=={version}"' in pinned, (file, tool, version)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs comes with the extra docs: make docs installs it")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "reference" / "run" / "index.html").is_file()
