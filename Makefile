@@ -50,10 +50,12 @@ format: $(STAMP)/tools
 	$(VENV)/bin/clang-format -i $$(find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
 bench: $(STAMP)/build
-	$(PY) -m fastcnn bench --suite foundation --against torch,onnxruntime,openvino,ncnn,mnn
+	mkdir -p benchmarks/results
+	$(PY) -m fastcnn bench --suite foundation --against torch,onnxruntime,openvino,ncnn,mnn --out benchmarks/results/foundation.json
+	$(PY) tools/readme_table.py benchmarks/results/foundation.json
 
 docs: $(STAMP)/build
-	$(PY) -m pip install -q -e ".[docs]"
+	$(PY) tools/extras.py docs | xargs -d '\n' $(PY) -m pip install -q -c requirements/constraints.txt
 	$(VENV)/bin/mkdocs build --strict
 
 clean:
