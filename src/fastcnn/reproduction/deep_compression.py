@@ -77,9 +77,9 @@ PLANS = {
     ),
     "lenet-5": _plan(
         "lenet-5",
-        {"0": 0.4, "2": 0.88, "5": 0.96, "7": 0.8},
+        {"0": 0.2, "2": 0.82, "5": 0.93, "7": 0.75},
         ShareStage(clusters=15, conv_clusters=31, algorithm="optimal"),
-        (2, 1, 2, 1),
+        (2, 1, 3, 1),
     ),
 }
 
