@@ -304,7 +304,9 @@ def test_prelu(isa: str) -> None:
 def test_local_response_norm(isa: str, beta: float) -> None:
     for channels, size in [(1, 1), (7, 5), (19, 4), (33, 3), (4, 9)]:
         make = Maker(0, (2, channels, 5, 4))
-        y = make.op("local_response_norm", make.op("mul_scalar", "x0", value=3.0), size=size, alpha=0.3, beta=beta, k=2.0)
+        y = make.op(
+            "local_response_norm", make.op("mul_scalar", "x0", value=3.0), size=size, alpha=0.3, beta=beta, k=2.0
+        )
         graph = make.graph(y)
         assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
 

@@ -10,9 +10,6 @@
 namespace fastcnn {
 namespace {
 
-// Products per sum, see direct_tile: error and cache both want a few hundred.
-constexpr int kTermsPerSum = 512;
-
 struct Tap {
   int dy, dx;  // input position relative to the phase's pixel, in rows and pixels
   int ky, kx;  // weight
@@ -57,7 +54,8 @@ class DirectStep final : public Step {
     }
     if (!known || pixel_block_ < 1) throw std::invalid_argument("direct: no such tile configuration");
     for (Phase& phase : phases_) {
-      pack(phase, spec, groups, transposed, kTermsPerSum / (in_.blocked ? kernels_.lanes : 1));
+      pack(phase, spec, groups, transposed,
+           std::max<int>(1, static_cast<int>(spec.integer("sum_terms")) / (in_.blocked ? kernels_.lanes : 1)));
     }
   }
 

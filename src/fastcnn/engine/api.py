@@ -111,7 +111,7 @@ def compile(
     require("torch", extra="compress", purpose="fastcnn.compile")
     from fastcnn.engine.capture import capture
 
-    graph = capture(model, example_inputs, strict=strict)
+    graph = capture(model, _as_tensors(example_inputs), strict=strict)
     return CompiledNet(
         graph,
         target,
@@ -199,6 +199,19 @@ def _hint_tolerance(hint: dict[str, Any]) -> tuple[float, bool]:
     return FP32_TOLERANCE, False
 
 
+def _as_tensors(example_inputs: Any) -> Any:
+    """Numpy arrays become tensors; everything else is capture's to judge."""
+    import torch
+
+    if isinstance(example_inputs, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(example_inputs))
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(_as_tensors(value) for value in example_inputs)
+    return example_inputs
+
+
 def _as_arrays(example_inputs: Any) -> list[np.ndarray[Any, Any]]:
     values: Sequence[Any] = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if isinstance(example_inputs, dict):
+        values = list(example_inputs.values())
     return [np.ascontiguousarray(v.detach().cpu().numpy() if hasattr(v, "detach") else v, np.float32) for v in values]

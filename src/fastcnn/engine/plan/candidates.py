@@ -44,6 +44,12 @@ def _blocks(channels: int, lanes: int) -> int:
     return -(-channels // lanes)
 
 
+SUM_TERMS = 512
+"""Products added in a row before the sum joins the total: a sum of sums rounds less than one long sum."""
+SUM_TERMS_EXACT = 16
+"""The same where the tolerance is "exact": costs a few percent of speed."""
+
+
 def direct_candidates(
     target: Target,
     *,
@@ -53,7 +59,7 @@ def direct_candidates(
     kernel: tuple[int, int],
     stride: tuple[int, int],
     out_map: tuple[int, int],
-    blocked: bool,
+    exact: bool,
 ) -> list[Candidate]:
     """Direct kernels: register tiles, and threads splitting pixels or output channels."""
     pixels = out_map[0] * out_map[1]
@@ -81,7 +87,13 @@ def direct_candidates(
         elif (few or heavy) and len(splits) == 2:
             splits.reverse()
         for split in splits:
-            attrs: dict[str, Any] = {"tile": tile, "panel": panel, "split": split, "pixel_block": block}
+            attrs: dict[str, Any] = {
+                "tile": tile,
+                "panel": panel,
+                "split": split,
+                "pixel_block": block,
+                "sum_terms": SUM_TERMS_EXACT if exact else SUM_TERMS,
+            }
             found.append(Candidate(f"direct:{tile}x{panel}:{split}", "direct", attrs))
     # One tile with both splits says more than two tiles with one.
     return sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])

@@ -44,7 +44,7 @@ def conv(low: Lowerer, node: Node) -> None:
     batch, _, out_h, out_w = out.nchw
     candidates = direct_candidates(
         low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
-        stride=(stride[0], stride[1]), out_map=(out_h, out_w), blocked=not planar,
+        stride=(stride[0], stride[1]), out_map=(out_h, out_w), exact=low.exact,
     )  # fmt: skip
     winograd = not planar and groups == 1 and weight.shape[2:] == (3, 3) and stride == dilation == [1, 1]
     if winograd and not low.exact and channels >= lanes and filters >= lanes:
@@ -84,7 +84,7 @@ def conv_transpose(low: Lowerer, node: Node) -> None:
         Candidate(c.label, "transposed", c.attrs)
         for c in direct_candidates(
             low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
-            stride=(1, 1), out_map=(max(1, out_h // a["stride"][0]), max(1, out_w // a["stride"][1])), blocked=True,
+            stride=(1, 1), out_map=(max(1, out_h // a["stride"][0]), max(1, out_w // a["stride"][1])), exact=low.exact,
         )
     ]  # fmt: skip
     low.emit(
@@ -137,7 +137,7 @@ def _emit_linear(
 ) -> None:
     candidates = direct_candidates(
         low.target, batch=out.nchw[0], in_channels=weight.shape[1], out_channels=weight.shape[0],
-        kernel=weight.shape[2:4], stride=(1, 1), out_map=(1, 1), blocked=True,
+        kernel=weight.shape[2:4], stride=(1, 1), out_map=(1, 1), exact=low.exact,
     )  # fmt: skip
     low.emit(
         "direct", node.name, inputs, out,
