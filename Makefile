@@ -33,10 +33,10 @@ demo: $(STAMP)/build
 	$(PY) -m fastcnn demo
 
 test: $(STAMP)/build
-	$(PY) -m pytest -q -m "not slow" --durations=15
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile --durations=15
 
 test-slow: $(STAMP)/build
-	$(PY) -m pytest -q --durations=30
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --durations=30
 
 check: $(STAMP)/dev
 	$(VENV)/bin/ruff check .
