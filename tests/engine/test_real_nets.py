@@ -171,10 +171,12 @@ def test_any_batch_and_size(saved: tuple[Path, np.ndarray, np.ndarray], data_dir
     net = fastcnn.load(path)
     for batch in (1, 3, 8):
         assert worst(net(x[:batch]), expected[:batch].astype(np.float64)) <= 1e-4
-    with pytest.raises(ValueError, match="must be 32"):  # this model reads the map's size in its own code
-        net(np.zeros((1, 3, 48, 48), np.float32))
-    model = load_pretrained("imagenet_mobilenet_v2", data_dir)
+    model = load_pretrained("cifar10_resnet20", data_dir)
     rng = np.random.default_rng(0)
+    for size in (37, 51, 70):
+        pictures = rng.standard_normal((2, 3, size, size)).astype(np.float32)
+        assert worst(net(pictures), run_torch(model, pictures, 8, torch.float64)) <= 1e-4, size
+    model = load_pretrained("imagenet_mobilenet_v2", data_dir)
     other = fastcnn.compile(model, torch.zeros(1, 3, 224, 224), strict=True, tune=False)
     for shape in [(1, 3, 224, 224), (2, 3, 37, 41), (1, 3, 33, 9), (3, 3, 51, 50), (1, 3, 1, 1)]:
         pictures = rng.standard_normal(shape).astype(np.float32)

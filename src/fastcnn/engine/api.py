@@ -13,6 +13,7 @@ from fastcnn import _native
 from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.plan.tune import Progress
 from fastcnn.engine.run.net import CompiledNet
+from fastcnn.reporting.host import default_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,9 +44,9 @@ def resolve_tolerance(tolerance: Any) -> tuple[float, bool]:
 
 
 def resolve_threads(threads: Any) -> int:
-    """Return the thread count: the cores of this process if none is given."""
+    """Return the thread count: the physical cores this process may use if none is given."""
     if threads is None:
-        return int(_native.host()["cores"])
+        return default_threads()
     if isinstance(threads, bool) or not isinstance(threads, int):
         raise TypeError(f"threads={threads!r} must be an integer or None")
     if not 1 <= threads <= 256:
@@ -75,7 +76,7 @@ def compile(
         Largest error of the net against its exact kernels: per picture max|y - y_exact| / max|y_exact|. ``"exact"``
         reorders nothing but sums; ``"fp32"`` allows Winograd up to 1e-4.
     threads : int, optional
-        Threads of one inference; all cores by default.
+        Threads of one inference; one for each physical core by default.
     strict : bool
         Refuse any operation outside the engine's set instead of running it in torch.
     tune : bool
@@ -152,8 +153,7 @@ def load(
     ------
     ArtifactError
         (a ValueError) For a damaged or foreign file: names the field.
-    OSError
-        If the file cannot be read.
+        It also says so where the file cannot be read at all.
     """
     if plan not in ("saved", "tune", "heuristic"):
         raise ValueError(f'plan={plan!r} is not understood: choose "saved", "tune" or "heuristic"')
@@ -187,9 +187,15 @@ def load(
         exact=exact,
         how=how,
         hint=choices if how == "hint" else None,
+        known_error=_hint_error(hint) if how == "hint" and tolerance is None else None,
         meta=artifact.meta,
         progress=progress,
     )
+
+
+def _hint_error(hint: dict[str, Any]) -> float | None:
+    error = hint.get("error")
+    return error if isinstance(error, float) and 0 <= error < 1 else None
 
 
 def _hint_tolerance(hint: dict[str, Any]) -> tuple[float, bool]:

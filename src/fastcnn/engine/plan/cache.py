@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastcnn import _native
+from fastcnn import __version__, _native
 from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.candidates import Target
@@ -44,7 +44,7 @@ def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, toleranc
         for n in graph.nodes
     ]
     facts = {
-        "version": _VERSION,
+        "version": [_VERSION, __version__],
         "cpu": _native.host()["cpu"],
         "isa": target.isa,
         "threads": target.threads,

@@ -47,6 +47,7 @@ def make_plan(
     exact: bool,
     how: How = "heuristic",
     hint: Mapping[str, str] | None = None,
+    known_error: float | None = None,
     calibration: Sequence[Array] | None = None,
     progress: tuning.Progress | None = None,
 ) -> Planned:
@@ -62,6 +63,8 @@ def make_plan(
         Offer exact kernels only.
     how : {"heuristic", "tune", "hint"}
         ``tune`` times the candidates (or finds an earlier result in the disk cache); ``hint`` follows ``hint``.
+    known_error : float, optional
+        The error measured when the hint was made, for this very plan: it is then not measured again.
     calibration : sequence of ndarray, optional
         Inputs to time and to measure the error with; standard normal ones are made where there are none.
 
@@ -82,7 +85,7 @@ def make_plan(
     inputs = list(calibration) if calibration is not None else _normal_inputs(input_shapes)
 
     chosen, origin = tuning.heuristic_choice(lowered), "heuristic"
-    key = None
+    key, misfits = None, list[str]()
     if how == "hint" and hint is not None:
         chosen, misfits = tuning.hinted_choice(lowered, hint)
         origin = "saved"
@@ -95,13 +98,15 @@ def make_plan(
             chosen, misfits = tuning.hinted_choice(lowered, cached)
             origin = "tuned earlier"
             if misfits:
-                cached, chosen = None, tuning.heuristic_choice(lowered)
+                cached, chosen, misfits = None, tuning.heuristic_choice(lowered), []
         if cached is None:
             origin = "tuned"
 
     reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
     reference: list[Array] | None = None
-    if reorders and how != "hint":
+    if misfits:
+        known_error = None
+    if reorders and known_error is None:
         built = build(lowered, tuning.exact_choice(lowered), target)
         reference = tuning.run_once(built, inputs)
         for index, candidate in enumerate(chosen):
@@ -114,7 +119,7 @@ def make_plan(
     if origin == "tuned":
         tuned = tuning.tune(built, inputs, progress=progress)
         seconds = tuned.seconds
-    error = None
+    error = known_error if reorders else None
     if reference is not None:
         error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY)
         notes += dropped

@@ -63,6 +63,7 @@ class CompiledNet:
         exact: bool,
         how: How,
         hint: Mapping[str, str] | None = None,
+        known_error: float | None = None,
         calibration: Sequence[Array] | None = None,
         progress: Progress | None = None,
         meta: Mapping[str, Any] | None = None,
@@ -72,11 +73,10 @@ class CompiledNet:
         self.meta = dict(meta or {})
         self._target = target
         self._exact = exact
-        self._hint = hint
         self._plans: OrderedDict[tuple[Shape, ...], _ShapePlan] = OrderedDict()
         self._lock = threading.Lock()
         example = tuple(v.shape for v in graph.inputs)
-        self._plans[example] = self._make(example, how, hint, calibration, progress)
+        self._plans[example] = self._make(example, how, hint, known_error, calibration, progress)
         self._example = example
         self.plan: Plan = self._plans[example].plan
 
@@ -197,7 +197,7 @@ class CompiledNet:
                 self._plans.move_to_end(shapes)
                 return found
             # The same net at another size: what won at the example's size is the best guess, where it fits.
-            made = self._make(shapes, "hint", self.plan.choices(), None, None)
+            made = self._make(shapes, "hint", self.plan.choices(), None, None, None)
             self._plans[shapes] = made
             while len(self._plans) > MAX_PLANS:
                 oldest = next(key for key in self._plans if key != self._example)
@@ -209,6 +209,7 @@ class CompiledNet:
         input_shapes: tuple[Shape, ...],
         how: How,
         hint: Mapping[str, str] | None,
+        known_error: float | None,
         calibration: Sequence[Array] | None,
         progress: Progress | None,
     ) -> _ShapePlan:
@@ -225,6 +226,7 @@ class CompiledNet:
             planned.append(
                 make_plan(
                     segment.graph, own, self._target, tolerance=self.tolerance, exact=self._exact, how=how, hint=hint,
+                    known_error=known_error if whole else None,
                     calibration=calibration if whole else None, progress=progress,
                 )
             )  # fmt: skip
