@@ -37,7 +37,7 @@ def test_codes_are_nearest_and_centroids_are_means(values: list[float], k: int, 
     array = np.array(values)
     codebook, codes = kmeans_1d(array, k, init=init)  # type: ignore[arg-type]
     assert len(codebook) == min(k, len(np.unique(array)))
-    assert (np.diff(codebook) >= 0).all()
+    assert (np.diff(codebook) > 0).all()
     distance = np.abs(array[:, None] - codebook[None])
     assert (distance[np.arange(len(array)), codes] <= distance.min(1) + 1e-9).all()
     for j in range(len(codebook)):
@@ -98,6 +98,12 @@ def test_empty_clusters_are_refilled() -> None:
     codebook, codes = kmeans_1d(values, 10)
     assert len(codebook) == 10
     assert len(np.unique(codes)) == 10
+
+
+def test_values_that_differ_by_less_than_the_sums_resolve_stay_apart() -> None:
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 2.7849419692976058e-39, 3.3800720257978913e-40, -1.0])
+    codebook, codes = kmeans_1d(values, 9)
+    assert len(np.unique(codes)) == len(codebook) == 9
 
 
 def test_same_seed_same_result_whatever_the_order() -> None:

@@ -37,8 +37,12 @@ class _Line:
         return len(self.distinct)
 
     def means(self, bounds: I64) -> F64:
-        """Means of the (non-empty) intervals between consecutive bounds."""
-        return np.diff(self.first[bounds]) / np.diff(self.weight[bounds]) + self.centre
+        """Means of the (non-empty) intervals between consecutive bounds, strictly ascending.
+
+        Kept within their interval: values much closer to each other than to the centre would else share one mean.
+        """
+        raw = np.diff(self.first[bounds]) / np.diff(self.weight[bounds]) + self.centre
+        return np.clip(raw, self.distinct[bounds[:-1]], self.distinct[bounds[1:] - 1])
 
     def errors(self, low: I64, high: I64) -> F64:
         """Sum of squared distances to the mean over distinct[low:high], element-wise; 0 for empty intervals."""
