@@ -175,7 +175,9 @@ def net():
 def test_interrupting_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "mine.py").write_text(NET)
     arguments = ["compress", "mine:net", "--recipe", "deep-compression", "--data", "digits", "--out", "small.fcnn"]
-    code = "from fastcnn.cli.main import main; main()"
+    # A job of a non-interactive shell inherits an ignored SIGINT; a user at a terminal never does.
+    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = restore + "from fastcnn.cli.main import main; main()"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code, *arguments],
         cwd=tmp_path,

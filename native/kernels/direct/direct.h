@@ -21,6 +21,7 @@ struct DirectShape {
   int lanes = 0;                         // V or 1
   int steps = 0;                         // channel blocks x taps
   int step_block = 0;                    // steps between two visits of the accumulators (cache blocking)
+  int compensated_run = 0;               // steps summed in a row before a compensated addition; 0: plain sums
   const int32_t* step_offset = nullptr;  // floats, relative to a pixel's input address
   ptrdiff_t in_row = 0, in_pixel = 0;    // floats between vertically / horizontally adjacent pixels of the output map
   ptrdiff_t out_row = 0, out_pixel = 0, out_plane = 0;

@@ -31,6 +31,34 @@ template <int V, int P, int NV, int LANES>
   }
 }
 
+// The same in short runs of `run` steps whose sums join the total by Knuth's two-sum: what the additions round off is
+// kept and added at the end, so that only the products of one run round into each other. Out of line and through
+// memory: the fast path's accumulators must never have an address.
+template <int V, int P, int NV, int LANES>
+[[gnu::noinline]] void accumulate_compensated(Vec<V> (&total)[P][NV], const float* const (&in)[P],
+                                              const int32_t* offset, int steps, const float* __restrict w, int run) {
+  Vec<V> lost[P][NV] = {};
+  for (int s = 0; s < steps; s += run) {
+    const int count = run < steps - s ? run : steps - s;
+    Vec<V> acc[P][NV] = {};
+    accumulate<V, P, NV, LANES>(acc, in, offset + s, count, w);
+    w += static_cast<ptrdiff_t>(count) * LANES * NV * V;
+    for (int i = 0; i < P; ++i) {
+      for (int j = 0; j < NV; ++j) {
+        const Vec<V> a = total[i][j], b = acc[i][j], sum = a + b, part = sum - a;
+        lost[i][j] += (a - (sum - part)) + (b - part);
+        total[i][j] = sum;
+      }
+    }
+  }
+  for (int i = 0; i < P; ++i) {
+    for (int j = 0; j < NV; ++j) {
+      const Vec<V> l = lost[i][j];
+      total[i][j] += l == l ? l : Vec<V>{};  // an infinite sum has lost nothing
+    }
+  }
+}
+
 template <int V, int P, int NV, int LANES>
 void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (&in)[P], float* const (&out)[P],
                  const float* const (&res)[P], const float* w, int block, int step0, int step1) {
@@ -43,7 +71,20 @@ void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (
 #pragma GCC unroll 16
     for (int i = 0; i < P; ++i) acc[i][j] = b;
   }
-  accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
+  if (s.compensated_run == 0) {
+    accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
+  } else {
+    Vec<V> total[P][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) total[i][j] = acc[i][j];
+    accumulate_compensated<V, P, NV, LANES>(total, in, s.step_offset + step0, step1 - step0, w, s.compensated_run);
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) acc[i][j] = total[i][j];
+  }
   if (step0 != 0) {
 #pragma GCC unroll 16
     for (int i = 0; i < P; ++i)

@@ -53,9 +53,15 @@ class DirectStep final : public Step {
       known |= kernels_.configs[i].tile == config_.tile && kernels_.configs[i].panel == config_.panel;
     }
     if (!known || pixel_block_ < 1) throw std::invalid_argument("direct: no such tile configuration");
+    const int run = std::max(1, static_cast<int>(spec.integer("sum_terms")) / (in_.blocked ? kernels_.lanes : 1));
+    const bool compensated = spec.integer("compensated", 0) != 0;
     for (Phase& phase : phases_) {
-      pack(phase, spec, groups, transposed,
-           std::max<int>(1, static_cast<int>(spec.integer("sum_terms")) / (in_.blocked ? kernels_.lanes : 1)));
+      pack(phase, spec, groups, transposed);
+      DirectShape& s = phase.shape;
+      // Blocks of equal length, so that no short rest costs a visit of the accumulators.
+      const int visits = compensated ? 1 : (s.steps + run - 1) / run;
+      s.step_block = (s.steps + visits - 1) / visits;
+      s.compensated_run = compensated ? run : 0;
     }
   }
 
@@ -81,7 +87,7 @@ class DirectStep final : public Step {
   }
 
  private:
-  void pack(Phase& p, const StepSpec& spec, int groups, bool transposed, int step_block) {
+  void pack(Phase& p, const StepSpec& spec, int groups, bool transposed) {
     const FloatArray& w = spec.weight("weight");
     const int V = kernels_.lanes;
     const int64_t kh = w.shape.at(2), kw = w.shape.at(3);
@@ -119,9 +125,6 @@ class DirectStep final : public Step {
       }
     }
     s.steps = static_cast<int>(p.offsets.size());
-    // Blocks of equal length, so that no short rest costs a visit of the accumulators.
-    const int visits = (s.steps + step_block - 1) / step_block;
-    s.step_block = (s.steps + visits - 1) / visits;
     s.step_offset = p.offsets.data();
     p.weights = Buffer(static_cast<size_t>(groups_) * out_blocks_ * V * s.steps * lanes);
     float* to = p.weights.data();
