@@ -134,7 +134,7 @@ def test_unknown_ops_run_in_torch_on_numpy_arrays() -> None:
         lambda x: F.batch_norm(x, None, None, training=True),
         lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
         lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
-        lambda x: F.local_response_norm(x, 3),
+        lambda x: F.local_response_norm(x[:, :, None], 3),
         lambda x: x[:, torch.tensor([2, 0, 1])],
         lambda x: x.to(torch.float64).sqrt().to(torch.float32),
         lambda x: torch.where(x > 1, x, -x),

@@ -105,7 +105,14 @@ def test_pretrained_nets(name: str, data_dir: Path) -> None:
     assert_captured(model, torch.randn(2, shape[0], height, height), graph)
 
 
-ZOO = ["vgg.vgg16", "resnet.resnet18", "resnet.resnet50", "alexnet.alexnetb", "mobilenetv2.mobilenetv2_w1"]
+ZOO = [
+    "vgg.vgg16",
+    "resnet.resnet18",
+    "resnet.resnet50",
+    "alexnet.alexnet",
+    "alexnet.alexnetb",
+    "mobilenetv2.mobilenetv2_w1",
+]
 
 
 @pytest.mark.zoo

@@ -53,6 +53,15 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
     "batch_norm2d": ({"batch_norm"}, nn.BatchNorm2d(6), IMAGE),
     "batch_norm1d": ({"batch_norm"}, nn.BatchNorm1d(6, affine=False), LINE),
     "batch_norm in place": ({"batch_norm", "relu"}, nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(inplace=True)), IMAGE),
+    "local_response_norm": ({"local_response_norm"}, nn.LocalResponseNorm(4, alpha=0.3, beta=0.75, k=2.0), IMAGE),
+    "local_response_norm line": ({"local_response_norm"}, lambda x: F.local_response_norm(x, 3, 0.4, 0.5, 0.7), LINE),
+    "local_response_norm wide": ({"local_response_norm"}, lambda x: F.local_response_norm(x, 15, 2.0, 1.0, 1), IMAGE),
+    "local_response_norm of one": ({"local_response_norm"}, lambda x: F.local_response_norm(x, 1, 0.5, 2), IMAGE),
+    "local_response_norm in place": (
+        {"relu", "local_response_norm"},
+        nn.Sequential(nn.ReLU(inplace=True), nn.LocalResponseNorm(2, alpha=0.3), nn.ReLU(inplace=True)),
+        IMAGE,
+    ),
     # pools
     "max_pool2d": ({"max_pool2d"}, lambda x: F.max_pool2d(x, (3, 2), (2, 1), (1, 0), dilation=(2, 1)), IMAGE),
     "max_pool2d ceil": ({"max_pool2d"}, lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True), IMAGE),

@@ -206,6 +206,16 @@ def _batch_norm(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
     return (x - mean) / np.sqrt(var + n.attrs["eps"]) * _per_channel(p["weight"], x) + _per_channel(p["bias"], x)
 
 
+def _local_response_norm(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    size, channels = n.attrs["size"], x.shape[1]
+    out = np.empty_like(x)
+    for c in range(channels):
+        window = [x[:, i] for i in range(c - size // 2, c + (size - 1) // 2 + 1) if 0 <= i < channels]
+        mean = sum(v * v for v in window) / size
+        out[:, c] = x[:, c] / (n.attrs["k"] + n.attrs["alpha"] * mean) ** n.attrs["beta"]
+    return out
+
+
 def _linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     out = x @ w.astype(F64).T
     return out if bias is None else out + bias.astype(F64)
@@ -260,6 +270,7 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "codebook_linear": lambda n, p, x: _linear(x, _decode(p), p.get("bias")),
     "batch_norm": _batch_norm,
     "scale_shift": lambda n, p, x: x * _per_channel(p["scale"], x) + _per_channel(p["shift"], x),
+    "local_response_norm": _local_response_norm,
     "max_pool2d": lambda n, p, x: _pool(x, n.attrs, "max"),
     "avg_pool2d": lambda n, p, x: _pool(x, n.attrs, "avg"),
     "max_pool1d": lambda n, p, x: _pool(x, n.attrs, "max"),

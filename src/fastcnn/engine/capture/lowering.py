@@ -18,6 +18,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
+from fastcnn.engine.capture import local_response_norm
 from fastcnn.engine.capture.errors import NotSupportedError
 from fastcnn.engine.capture.in_place import plain_name
 from fastcnn.engine.capture.registry import HANDLERS, Arguments, Constant, Unsupported
@@ -126,15 +127,22 @@ class Lowering:
             return float(value.tensor.item())
         return None
 
+    def value_of(self, argument: Any) -> Any:
+        """Return what an argument of the program stands for, once the nodes before it are lowered."""
+        return self._resolve(argument)
+
     # -- the walk ---------------------------------------------------------------------------------------------
 
     def run(self) -> Graph:
         """Lower the whole program."""
         inputs = self._placeholders()
+        norms = local_response_norm.find(self.program.graph)
+        inside = {inner for norm in norms.values() for inner in norm.inner}
         for node in self.program.graph.nodes:
-            if node.op == "call_function":
-                self._at = node
-                self._env[node] = self._call(node)
+            if node in norms:
+                self._norm(node, norms[node])
+            elif node.op == "call_function" and node not in inside:
+                self._lower(node)
             elif node.op == "get_attr":  # the body of a higher-order operator, which _call then refuses
                 self._env[node] = Deferred(node)
         outputs = self._outputs()
@@ -146,6 +154,20 @@ class Lowering:
             weights=self.weights,
             torch_calls=dict(self.torch_calls),
         )
+
+    def _lower(self, node: fx.Node) -> None:
+        self._at = node
+        self._env[node] = self._call(node)
+
+    def _norm(self, node: fx.Node, norm: local_response_norm.LocalResponseNorm) -> None:
+        """Lower the division that ends a local response norm: as one op, or else after the chain before it."""
+        self._at = node
+        value = local_response_norm.emit(self, norm)
+        if value is not None:
+            self._env[node] = value
+            return
+        for member in (*norm.inner, node):
+            self._lower(member)
 
     def _placeholders(self) -> tuple[GraphInput, ...]:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}

@@ -142,6 +142,12 @@ OPS: dict[str, OpSchema] = {
         param_rule=param_rules.batch_norm,
         shape=shapes.per_channel,
     ),
+    # y[c] = x[c] / (k + alpha * mean of x^2 over channels c - size // 2 ... c + (size - 1) // 2)^beta; zeros outside.
+    "local_response_norm": OpSchema(
+        arity=(1, 1),
+        attrs={"size": integer(1, MAX_WINDOW), "alpha": number(), "beta": number(), "k": number()},
+        shape=shapes.local_response_norm,
+    ),
     "max_pool2d": _pool(2, "max"),
     "avg_pool2d": _pool(2, "avg"),
     "max_pool1d": _pool(1, "max"),

@@ -57,6 +57,12 @@ def same(node: Node, inputs: Shapes, params: Params) -> Shape:
     return inputs[0]
 
 
+def local_response_norm(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Shape kept; channels on axis 1, and at least one axis after them."""
+    _rank(inputs[0], 3, 4)
+    return inputs[0]
+
+
 def conv(node: Node, inputs: Shapes, params: Params) -> Shape:
     """Convolution over 1 or 2 spatial axes; weight (O, I/groups, k...), dense or as codes."""
     weight = params["weight"] if "weight" in params else params["codes"]
