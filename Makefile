@@ -49,6 +49,9 @@ format: $(STAMP)/tools
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $$(find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
+fuzz: $(STAMP)/build
+	$(PY) tools/fuzz_artifact.py --cases 100000
+
 bench: $(STAMP)/build
 	mkdir -p benchmarks/results
 	$(PY) -m fastcnn bench --suite foundation --against torch,onnxruntime,openvino,ncnn,mnn --out benchmarks/results/foundation.json

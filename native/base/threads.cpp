@@ -24,7 +24,7 @@ constexpr auto kSpinAfterJob = std::chrono::microseconds(100);  // then the work
 
 void Barrier::wait() {
   if (threads_ == 1) return;
-  const int phase = phase_.load(std::memory_order_acquire);
+  const unsigned phase = phase_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
@@ -37,11 +37,19 @@ void Barrier::wait() {
 }
 
 ThreadPool::ThreadPool(int threads) : threads_(threads), barrier_(threads) {
-  for (int t = 1; t < threads; ++t) workers_.emplace_back(&ThreadPool::work, this, t);
+  try {
+    workers_.reserve(static_cast<size_t>(threads));
+    for (int t = 1; t < threads; ++t) workers_.emplace_back(&ThreadPool::work, this, t);
+  } catch (...) {
+    stop();  // joinable threads must not be destroyed
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  stop_.store(true);
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
+  stopping_.store(true);
   generation_.fetch_add(1);
   {
     std::lock_guard<std::mutex> lock(sleep_mutex_);
@@ -53,6 +61,16 @@ ThreadPool::~ThreadPool() {
 bool ThreadPool::try_run(Job job, void* argument) {
   std::unique_lock<std::mutex> team(team_, std::try_to_lock);
   if (!team.owns_lock()) return false;
+  run_team(job, argument);
+  return true;
+}
+
+void ThreadPool::run(Job job, void* argument) {
+  std::lock_guard<std::mutex> team(team_);
+  run_team(job, argument);
+}
+
+void ThreadPool::run_team(Job job, void* argument) {
   if (threads_ > 1) {
     job_ = job;
     argument_ = argument;
@@ -69,7 +87,6 @@ bool ThreadPool::try_run(Job job, void* argument) {
     pause();
     if (spins >= kSpinsBeforeYield) sched_yield();
   }
-  return true;
 }
 
 void ThreadPool::work(int thread) {
@@ -87,7 +104,7 @@ void ThreadPool::work(int thread) {
       }
     }
     ++seen;
-    if (stop_.load()) return;
+    if (stopping_.load()) return;
     job_(argument_, thread, threads_);
     running_.fetch_sub(1, std::memory_order_release);
   }

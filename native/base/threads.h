@@ -20,7 +20,7 @@ class Barrier {
  private:
   const int threads_;
   alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
+  alignas(64) std::atomic<unsigned> phase_{0};
 };
 
 class ThreadPool {
@@ -38,12 +38,16 @@ class ThreadPool {
   // Runs job(argument, t, threads()) for every t, thread 0 on the caller. False, and nothing run, if another caller
   // has the team: it then runs its work alone.
   bool try_run(Job job, void* argument);
+  // The same, waiting for the team.
+  void run(Job job, void* argument);
 
   // The process-wide pool of that size, made anew after a fork.
   static std::shared_ptr<ThreadPool> shared(int threads);
 
  private:
   void work(int thread);
+  void run_team(Job job, void* argument);
+  void stop();
 
   const int threads_;
   Barrier barrier_;
@@ -53,7 +57,7 @@ class ThreadPool {
   alignas(64) std::atomic<unsigned> generation_{0};
   alignas(64) std::atomic<int> running_{0};
   std::atomic<int> sleeping_{0};
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stopping_{false};
   std::mutex sleep_mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;

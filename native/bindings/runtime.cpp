@@ -73,7 +73,8 @@ StepSpec parse_step(const std::string& op, const nb::list& in, const nb::dict& o
     }
   }
   for (auto [key, value] : weights) {
-    InArray array = nb::cast<InArray>(value);
+    // Without conversion: a converted copy would die before the step has packed it.
+    InArray array = nb::cast<InArray>(value, false);
     FloatArray w;
     for (size_t i = 0; i < array.ndim(); ++i) w.shape.push_back(static_cast<int64_t>(array.shape(i)));
     w.data = array.data();
@@ -86,14 +87,17 @@ StepSpec parse_step(const std::string& op, const nb::list& in, const nb::dict& o
 // A malloc counter preloaded by the tests offers this symbol; nowhere else does it exist.
 using AllocationCounter = unsigned long (*)();
 
-std::vector<const float*> read_pointers(const std::vector<InArray>& arrays) {
-  std::vector<const float*> p;
-  for (const InArray& a : arrays) p.push_back(a.data());
-  return p;
-}
-std::vector<float*> write_pointers(const std::vector<OutArray>& arrays) {
-  std::vector<float*> p;
-  for (const OutArray& a : arrays) p.push_back(a.data());
+// Addresses of arrays that are at least as large as the net will read or write.
+template <class Pointer, class Array>
+std::vector<Pointer> pointers(const std::vector<Array>& arrays, const std::vector<size_t>& floats, const char* what) {
+  if (arrays.size() < floats.size()) throw std::invalid_argument(std::string("too few ") + what + " arrays");
+  std::vector<Pointer> p;
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    if (i < floats.size() && arrays[i].size() < floats[i]) {
+      throw std::invalid_argument(std::string("an ") + what + " array is smaller than the plan's shape");
+    }
+    p.push_back(arrays[i].data());
+  }
   return p;
 }
 
@@ -178,8 +182,8 @@ void bind_runtime(nb::module_& m) {
       .def(
           "run",
           [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out) {
-            const auto inputs = read_pointers(in);
-            const auto outputs = write_pointers(out);
+            const auto inputs = pointers<const float*>(in, n.input_floats(), "input");
+            const auto outputs = pointers<float*>(out, n.output_floats(), "output");
             nb::gil_scoped_release release;
             n.run(inputs.data(), outputs.data());
           },
@@ -188,8 +192,8 @@ void bind_runtime(nb::module_& m) {
           "profile",
           [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out, int repeats) {
             if (repeats < 1 || repeats > 100000) throw std::invalid_argument("repeats must be between 1 and 100000");
-            const auto inputs = read_pointers(in);
-            const auto outputs = write_pointers(out);
+            const auto inputs = pointers<const float*>(in, n.input_floats(), "input");
+            const auto outputs = pointers<float*>(out, n.output_floats(), "output");
             std::vector<double> times(n.steps() * static_cast<size_t>(repeats));
             {
               nb::gil_scoped_release release;
@@ -203,8 +207,8 @@ void bind_runtime(nb::module_& m) {
           [](Net& n, const std::vector<InArray>& in, const std::vector<OutArray>& out, int runs) {
             const auto counter = reinterpret_cast<AllocationCounter>(dlsym(RTLD_DEFAULT, "fastcnn_test_allocations"));
             if (counter == nullptr) throw std::invalid_argument("no allocation counter is preloaded");
-            const auto inputs = read_pointers(in);
-            const auto outputs = write_pointers(out);
+            const auto inputs = pointers<const float*>(in, n.input_floats(), "input");
+            const auto outputs = pointers<float*>(out, n.output_floats(), "output");
             nb::gil_scoped_release release;
             const unsigned long before = counter();
             for (int i = 0; i < runs; ++i) n.run(inputs.data(), outputs.data());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <system_error>
 
 namespace fastcnn {
 
@@ -19,12 +20,18 @@ Net::Net(Isa isa, int threads) : isa_(isa), threads_(threads) {
   if (threads < 1 || threads > 1024) {
     throw std::invalid_argument("threads=" + std::to_string(threads) + " is out of range: choose 1 to 1024");
   }
+  const std::vector<Isa> available = available_isas();
+  if (std::find(available.begin(), available.end(), isa) == available.end()) {
+    throw std::invalid_argument(std::string("this CPU or build cannot run ") + isa_name(isa) + " kernels");
+  }
   most_workspaces_ = static_cast<size_t>(std::max(1, cpu_info().logical_cores));
 }
 
 size_t Net::add_step(StepSpec spec) {
   spec.isa = isa_;
   spec.threads = threads_;
+  for (const Tensor& t : spec.in) note_external(t);
+  note_external(spec.out);
   steps_.push_back(make_step(spec));
   return steps_.size() - 1;
 }
@@ -52,6 +59,15 @@ void Net::finish() {
     workspaces_.reserve(most_workspaces_);
     free_.push_back(workspaces_.back().get());
   }
+}
+
+void Net::note_external(const Tensor& t) {
+  if (t.space != Space::kInput && t.space != Space::kOutput) return;
+  std::vector<size_t>& sizes = t.space == Space::kInput ? input_floats_ : output_floats_;
+  const size_t index = static_cast<size_t>(t.index);
+  if (index >= 4096) throw std::invalid_argument("more than 4096 inputs or outputs");
+  if (sizes.size() <= index) sizes.resize(index + 1);
+  sizes[index] = std::max(sizes[index], static_cast<size_t>(t.count()));
 }
 
 size_t Net::weight_bytes() const {
@@ -138,9 +154,20 @@ void Net::start(Job& job) {
     j.net->execute(j, thread, threads);
   };
   if (threads_ > 1) {
-    const std::shared_ptr<ThreadPool> pool = ThreadPool::shared(threads_);
-    job.barrier = &pool->barrier();
-    if (pool->try_run(entry, &job)) return;
+    std::shared_ptr<ThreadPool> pool;
+    try {
+      pool = ThreadPool::shared(threads_);
+    } catch (const std::system_error&) {
+      // The system gives no more threads: the work is done all the same.
+    }
+    if (pool != nullptr) {
+      job.barrier = &pool->barrier();
+      if (job.times != nullptr) {  // a profile of a lone thread would be one of another plan
+        pool->run(entry, &job);
+        return;
+      }
+      if (pool->try_run(entry, &job)) return;
+    }
   }
   execute(job, 0, 1);
 }

@@ -30,6 +30,10 @@ class Net {
   // Fills every workspace with NaN (tests): what is read before it is written shows in the output.
   void poison();
 
+  // Floats each input and output array must have.
+  const std::vector<size_t>& input_floats() const { return input_floats_; }
+  const std::vector<size_t>& output_floats() const { return output_floats_; }
+
   size_t steps() const { return steps_.size(); }
   const Step& step(size_t i) const { return *steps_[i]; }
   size_t weight_bytes() const;
@@ -43,6 +47,7 @@ class Net {
   struct Job;
 
   void execute(const Job& job, int thread, int threads) const;
+  void note_external(const Tensor& t);
   Workspace* acquire();
   void release(Workspace* workspace);
   void start(Job& job);
@@ -56,6 +61,7 @@ class Net {
   std::vector<std::unique_ptr<Workspace>> workspaces_;
   std::vector<Workspace*> free_;
   size_t most_workspaces_ = 1;
+  std::vector<size_t> input_floats_, output_floats_;
 };
 
 }  // namespace fastcnn

@@ -44,6 +44,11 @@ static const std::map<std::string, StepFactory>& factories() {
 std::unique_ptr<Step> make_step(const StepSpec& spec) {
   const auto it = factories().find(spec.op);
   if (it == factories().end()) throw std::invalid_argument("the runtime has no step '" + spec.op + "'");
+  for (const Tensor* t : {&spec.out, spec.in.empty() ? &spec.out : &spec.in.front()}) {
+    if (t->n < 1 || t->c < 1 || t->h < 1 || t->w < 1 || static_cast<int64_t>(t->h) * t->w > INT32_MAX / 2) {
+      throw std::invalid_argument("step " + spec.op + ": a map is empty or has too many pixels");
+    }
+  }
   std::unique_ptr<Step> step = it->second(spec);
   step->out = spec.out;
   step->zero_border = spec.out.has_border() && spec.integer("zero_border", 1) != 0;

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastcnn import _native
 from fastcnn.engine.graph import Graph, GraphError
@@ -123,6 +125,114 @@ def test_plain_tensors_of_any_rank(isa: str) -> None:
     last = make.op("concat", z, make.op("slice", z, dim=2, start=1, end=3, step=1), dim=2)
     graph = make.graph(last, make.op("pad", tokens, pads=[[0, 0], [1, 2], [0, 1]], value=-1.0), y)
     assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= 1e-5
+
+
+class RandomDag:
+    """Maps of one net that read each other in every way the planner aliases: concat, slice, residual, rename."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.make = Maker(draw(st.integers(0, 99)), (draw(st.integers(1, 2)), draw(st.sampled_from([3, 10, 16])), 7, 6))
+        self.maps = [("x0", self.make.inputs[0].shape[1])]
+
+    def pick(self) -> tuple[str, int]:
+        return self.maps[self.draw(st.integers(max(0, len(self.maps) - 4), len(self.maps) - 1))]
+
+    def step(self) -> None:
+        make, (x, c) = self.make, self.pick()
+        kind = self.draw(st.sampled_from(["conv", "conv", "same", "concat", "concat", "slice", "add", "div", "pool"]))
+        if kind == "conv":
+            out = self.draw(st.sampled_from([5, 8, 10, 16, 24]))
+            k = self.draw(st.sampled_from([1, 3]))
+            self.maps.append((make.op("relu", make.conv(x, c, out, k)), out))
+        elif kind == "same":
+            self.maps.append((make.op("sigmoid", x), c))
+        elif kind == "concat":
+            others = [(x, c)] + [self.pick() for _ in range(self.draw(st.integers(1, 2)))]
+            self.maps.append((make.op("concat", *(v for v, _ in others), dim=1), sum(n for _, n in others)))
+        elif kind == "slice" and c > 1:
+            start = self.draw(st.integers(0, c - 1))
+            self.maps.append((make.op("slice", x, dim=1, start=start, end=None, step=1), c - start))
+        elif kind == "add":
+            self.maps.append((make.op("add", make.conv(x, c, c), x), c))
+        elif kind == "div":
+            self.maps.append((make.op("div", x, make.op("add_scalar", make.op("sigmoid", x), value=0.5)), c))
+        elif kind == "pool":
+            padded = make.op("pad", x, pads=[[0, 0], [0, 0], [1, 1], [1, 1]], value=-1e9)
+            self.maps.append((make.op("max_pool2d", padded, kernel_size=[3, 3], stride=[1, 1], padding=[0] * 4,
+                                      dilation=[1, 1], ceil_mode=False), c))  # fmt: skip
+
+    def graph(self) -> Graph:
+        for _ in range(self.draw(st.integers(2, 9))):
+            self.step()
+        last, c = self.maps[-1]
+        return self.make.graph(self.make.conv(last, c, 9), self.pick()[0])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data(), threads=st.integers(1, 2))
+def test_random_dags(isa: str, data: st.DataObject, threads: int) -> None:
+    graph = RandomDag(data.draw).graph()
+    assert error_of(compiled(graph, isa, threads, exact=True), inputs_for(graph)) <= 1e-5
+
+
+def test_concat_keeps_what_the_first_step_made() -> None:
+    make = Maker(0, (1, 16, 9, 9))
+    x = make.conv("x0", 16, 16, 1)
+    y = make.op("relu", make.conv(make.op("relu", make.conv(make.op("relu", make.conv(x, 16, 16)), 16, 16)), 16, 16))
+    graph = make.graph(make.op("concat", x, y, dim=1))
+    for isa in ISAS:
+        assert error_of(compiled(graph, isa, 1, exact=True), inputs_for(graph)) <= 1e-5
+
+
+@pytest.mark.parametrize("parts", ["abc", "abb", "aab", "bab"])
+def test_borders_behind_a_concat(parts: str) -> None:
+    make = Maker(0, (1, 8, 9, 9))
+    width = {"a": 16, "b": 10, "c": 6}
+    maps = {letter: make.op("relu", make.conv("x0", 8, n)) for letter, n in width.items()}
+    whole = make.op("concat", *(maps[p] for p in parts), dim=1)
+    graph = make.graph(make.conv(whole, sum(width[p] for p in parts), 8))
+    for isa in ISAS:
+        assert error_of(compiled(graph, isa, 2, exact=True), inputs_for(graph)) <= 1e-5
+
+
+def test_one_nan_picture_spoils_no_other() -> None:
+    make = Maker(0, (1, 10, 5, 5))
+    parts = [make.op("relu", make.conv("x0", 10, 10, 1)) for _ in range(2)]
+    graph = make.graph(make.conv(make.op("concat", *parts, dim=1), 20, 8))
+    for isa in ISAS:
+        net = compiled(graph, isa)
+        clean = net.run(inputs_for(graph))[0]
+        net.run([np.full((1, 10, 5, 5), np.nan, np.float32)])
+        assert np.array_equal(net.run(inputs_for(graph))[0], clean)
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 6])
+def test_tiny_maps_of_wide_layers(size: int) -> None:
+    make = Maker(0, (1, 64, size, size))
+    graph = make.graph(make.conv("x0", 64, 64, padding=[0] * 4))
+    for isa in ISAS:
+        assert error_of(compiled(graph, isa), inputs_for(graph)) <= 1e-4
+
+
+def test_native_nets_check_arrays_and_isa() -> None:
+    net = compiled(residual_net(20), "scalar")
+    with pytest.raises(ValueError, match="smaller than the plan"):
+        native(net).net.run([np.zeros((1, 3, 19, 20), np.float32)], [np.zeros((1, 10), np.float32)])
+    with pytest.raises(ValueError, match="too few output"):
+        native(net).net.run(inputs_for(net.graph), [])
+    for isa in ("avx512_vnni", "avx512", "avx2"):
+        if isa not in ISAS:
+            with pytest.raises(ValueError, match="cannot run"):
+                _native.Net(isa, 1)
+
+
+def test_a_plan_larger_than_the_machine_is_refused() -> None:
+    make = Maker(0, (1, 16, 40000, 40000))
+    graph = make.graph(make.op("relu", make.conv("x0", 16, 64)))
+    with pytest.raises(GraphError, match="GiB"):
+        compiled(graph, "scalar", exact=True)
 
 
 def test_outputs_may_be_inputs_and_repeat() -> None:

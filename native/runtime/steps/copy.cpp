@@ -100,6 +100,7 @@ class CopyRegionStep final : public Step {
           const float* lane = source + c / V * in_.plane + c % V;
           for (int64_t x = 0; x < size_[2]; ++x) target[x * V + l] = lane[x * stride_[1] * V];
         }
+        clear_dead_lanes(out, static_cast<int>(block), target, size_[2]);
       }
     }
   }
@@ -181,6 +182,7 @@ class FillStep final : public Step {
       for (int y = row0; y < row1; ++y) {
         float* row = ctx.at(out) + n * out.image + block * out.plane + y * out.row;
         std::fill(row, row + out.w * out.pixel, value_);
+        clear_dead_lanes(out, block, row, out.w);
       }
     });
   }

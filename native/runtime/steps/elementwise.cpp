@@ -97,6 +97,7 @@ class BinaryStep final : public Step {
         kernels_.binary(op_, from[0] + (mode[0] == Operand::kFull ? y * in_[0].row : 0), mode[0],
                         from[1] + (mode[1] == Operand::kFull ? y * in_[1].row : 0), mode[1], to + y * out.row,
                         out.w * out.pixel, epilogue_.act, slope);
+        if (op_ == BinaryOp::kDiv) clear_dead_lanes(out, block, to + y * out.row, out.w);
       }
     });
   }

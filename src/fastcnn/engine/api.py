@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fastcnn import _native
-from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.graph.graph import GraphError
+from fastcnn.engine.plan.candidates import Target, make_target
 from fastcnn.engine.plan.tune import Progress
 from fastcnn.engine.run.net import CompiledNet
 from fastcnn.reporting.host import default_threads
@@ -180,14 +181,33 @@ def load(
                 "%s: the saved plan is for %s and %s threads, this is %s and %s: heuristic plan instead",
                 path, hint.get("isa"), hint.get("threads"), isa, target.threads,
             )  # fmt: skip
+    from fastcnn.artifact import ArtifactError
+
+    try:
+        return _loaded(
+            artifact, target, limit, exact, how, hint if tolerance is None else {**hint, "error": None}, progress
+        )
+    except (GraphError, MemoryError, OverflowError) as error:
+        raise ArtifactError(f"{path}: the graph in this file cannot be planned: {error}") from error
+
+
+def _loaded(
+    artifact: Any,
+    target: Target,
+    limit: float,
+    exact: bool,
+    how: Literal["heuristic", "tune", "hint"],
+    hint: dict[str, Any],
+    progress: Progress | None,
+) -> CompiledNet:
     return CompiledNet(
         artifact.graph,
         target,
         tolerance=limit,
         exact=exact,
         how=how,
-        hint=choices if how == "hint" else None,
-        known_error=_hint_error(hint) if how == "hint" and tolerance is None else None,
+        hint=hint["choices"] if how == "hint" else None,
+        known_error=_hint_error(hint) if how == "hint" else None,
         meta=artifact.meta,
         progress=progress,
     )

@@ -132,8 +132,8 @@ def photographs_demo(folder: Path, *, threads: int | None, rounds: int = 2, seco
         ),
         torch_ms=float(theirs.median_ms or 0.0),
         our_ms=float(ours.median_ms or 0.0),
-        our_error=float(ours.error or 0.0),
-        torch_error=float(theirs.error or 0.0),
+        our_error=float("nan" if ours.error is None else ours.error),
+        torch_error=float("nan" if theirs.error is None else theirs.error),
         photographs_error=relative_error(outputs, exact),
         file=str(file),
     )

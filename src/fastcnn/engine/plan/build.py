@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 
 from fastcnn import _native
+from fastcnn.engine.graph.graph import GraphError
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.lowering import Lowered
 from fastcnn.engine.plan.memory import lower_bound, plan_memory
@@ -42,9 +45,20 @@ def build(lowered: Lowered, chosen: list[Candidate], target: Target) -> Built:
     """Assign memory and make the native net."""
     roots = [s for s in lowered.storages if s.parent is None and s.space == "arena"]
     arena = plan_memory(roots)
+    _check_memory(4 * (arena + sum(math.prod(dims) for dims in lowered.outputs)))
     net = _native.Net(target.isa, target.threads)
     net.set_arena(arena)
     for draft, candidate in zip(lowered.drafts, chosen, strict=True):
         net.add_step(*step_arguments(draft, candidate))
     net.finish()
     return Built(net, lowered, list(chosen), arena, lower_bound(roots))
+
+
+def _check_memory(needed: int) -> None:
+    """Refuse a plan that this machine's memory cannot hold, before anything is allocated for it."""
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > limit:
+        raise GraphError(
+            f"activations of this size need {needed / 2**30:.1f} GiB and the machine has {limit / 2**30:.1f}: "
+            f"give smaller or fewer pictures"
+        )

@@ -27,7 +27,10 @@ def cache_dir() -> Path | None:
     if given is not None:
         return Path(given) if given else None
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fastcnn"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "fastcnn"
+    except RuntimeError:  # no home folder can be found
+        return None
 
 
 def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, tolerance: float) -> str:

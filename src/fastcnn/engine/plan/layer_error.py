@@ -20,10 +20,9 @@ def layer_error(draft: Draft, candidate: Candidate, target: Target) -> float:
     """
     exact = next(c for c in draft.candidates if c.exact)
     weight = np.ascontiguousarray(draft.weights["weight"][:_FILTERS])
-    size = min(_SIZE, max(draft.out.nchw[2:]))
-    source = (1, draft.inputs[0].nchw[1], size, size)
+    source = (1, draft.inputs[0].nchw[1], _SIZE, _SIZE)
     padding = draft.attrs["padding"]
-    result = (1, len(weight), size + padding[0] + padding[2] - 2, size + padding[1] + padding[3] - 2)
+    result = (1, len(weight), _SIZE + padding[0] + padding[2] - 2, _SIZE + padding[1] + padding[3] - 2)
     x = np.random.default_rng(0).standard_normal(source).astype(np.float32)
     attrs = {key: draft.attrs[key] for key in ("stride", "padding", "dilation", "groups")}
     outputs = []

@@ -82,7 +82,6 @@ def make_plan(
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     lowered = lower(graph, shapes, target, exact=exact)
-    inputs = list(calibration) if calibration is not None else _normal_inputs(input_shapes)
 
     chosen, origin = tuning.heuristic_choice(lowered), "heuristic"
     key, misfits = None, list[str]()
@@ -102,10 +101,13 @@ def make_plan(
         if cached is None:
             origin = "tuned"
 
-    reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
-    reference: list[Array] | None = None
     if misfits:
         known_error = None
+    inputs = list(calibration) if calibration is not None else []
+    reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
+    if not inputs and (how == "tune" or (reorders and known_error is None)):
+        inputs = _normal_inputs(input_shapes)
+    reference: list[Array] | None = None
     if reorders and known_error is None:
         built = build(lowered, tuning.exact_choice(lowered), target)
         reference = tuning.run_once(built, inputs)
@@ -121,7 +123,7 @@ def make_plan(
         seconds = tuned.seconds
     error = known_error if reorders else None
     if reference is not None:
-        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY)
+        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, target)
         notes += dropped
     step_ms = None
     if how == "tune":
@@ -138,24 +140,26 @@ def _normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
 
 
 def _keep_budget(
-    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float
+    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, target: Target
 ) -> tuple[float, list[str]]:
-    """Replace the least accurate steps by exact ones until the net keeps its error budget."""
+    """Replace the least accurate step by its next more exact candidate until the net keeps its error budget."""
     notes: list[str] = []
+    errors: dict[int, float] = {}
     while True:
         error = tuning.relative_error(tuning.run_once(built, inputs), reference)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact]
         if error <= budget or not risky:
             return error, notes
-        largest = max(built.chosen[i].attrs["m"] for i in risky)
-        for i in [i for i in risky if built.chosen[i].attrs["m"] == largest]:
-            draft = built.lowered.drafts[i]
-            smaller = [c for c in draft.candidates if c.exact or c.attrs["m"] < largest]
-            built.replace(i, smaller[0])
-            notes.append(
-                f"{draft.name}: {draft.candidates[0].label} exceeded the error budget, {smaller[0].label} instead"
-            )
+        for i in risky:
+            if i not in errors:
+                errors[i] = layer_error(built.lowered.drafts[i], built.chosen[i], target)
+        worst = max(risky, key=errors.__getitem__)
+        errors.pop(worst, None)
+        draft, dropped = built.lowered.drafts[worst], built.chosen[worst]
+        finer = next(c for c in draft.candidates if c.exact or c.attrs["m"] < dropped.attrs["m"])
+        built.replace(worst, finer)
         built.net.finish()
+        notes.append(f"{draft.name}: {dropped.label} exceeded the error budget, {finer.label} instead")
 
 
 def _choices(built: Built) -> dict[str, str]:

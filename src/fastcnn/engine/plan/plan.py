@@ -128,7 +128,7 @@ class Plan:
             right = "  ".join(row[k].rjust(widths[k]) for k in range(3, 6))
             lines.append(f"{left}  {right}".rstrip())
         total = "" if self.total_ms is None else f", {self.total_ms:.2f} ms"
-        error = "" if self.error is None else f", error {self.error:.1e}"
+        error = "" if self.error is None else f", error {self.error:.1e}{' as saved' if self.how == 'saved' else ''}"
         mb = 1e-6
         lines.append(
             f"plan ({self.how}) for {', '.join(map(str, self.shapes))} on {self.isa}, {self.threads} thread"

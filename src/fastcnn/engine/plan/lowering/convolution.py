@@ -52,10 +52,16 @@ def conv(low: Lowerer, node: Node) -> None:
             low.target, batch=batch, in_channels=channels, out_channels=filters, out_map=(out_h, out_w)
         )
         candidates = fast + candidates
+    if groups > 1 and not _whole_blocks(groups, channels, filters, lanes):
+        note = "groups narrower than a vector: run dense, zeros between them"
     low.emit(
         candidates[0].op, node.name, inputs, out, attrs=attrs,
         weights=bias_weights(weight, low.param(node, "bias")), candidates=candidates, node=node, note=note,
     )  # fmt: skip
+
+
+def _whole_blocks(groups: int, channels: int, filters: int, lanes: int) -> bool:
+    return (channels // groups) % lanes == 0 and (filters // groups) % lanes == 0
 
 
 @lowers("conv_transpose2d")

@@ -216,8 +216,9 @@ class Lowerer:
         storage.parent = parent
         storage.channel = channel
         if first is not None:
+            known = parent.root.first
             parent.touch(first)
-            parent.root.first = min(first, parent.root.first or first)
+            parent.root.first = first if known is None else min(first, known)
             parent.touch(last)
         return True
 

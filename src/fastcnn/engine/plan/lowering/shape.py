@@ -53,15 +53,15 @@ def concat(low: Lowerer, node: Node) -> None:
         out = low.new_blocked(node.name)
         channel = 0
         moved: set[int] = set()
+        copied = False
         for position, value in enumerate(node.inputs):
             part = low.blocked(value)
             whole_blocks = part.nchw[1] % low.target.lanes == 0 or position == len(node.inputs) - 1
             storage = part.storage
             first = id(storage) not in moved
             if not (first and whole_blocks and low.reparent(storage, out.storage, channel)):
-                _copy_region(
-                    low, node, part, out, to=[channel, 0, 0], size=list(part.nchw[1:]), zero_border=channel == 0
-                )
+                _copy_region(low, node, part, out, to=[channel, 0, 0], size=list(part.nchw[1:]), zero_border=not copied)
+                copied = True  # the first copy clears the borders of the whole
             moved.add(id(storage))
             channel += part.nchw[1]
         return

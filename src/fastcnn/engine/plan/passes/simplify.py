@@ -110,7 +110,8 @@ def _merge_pad(node: Node, made: Mapping[str, Node], shapes: Mapping[str, Shape]
         # A zero can only stand for "nothing" where no value is negative and every window holds a value.
         maker = made.get(pad.inputs[0])
         positive = maker is not None and (
-            maker.op in _NEVER_NEGATIVE or (maker.op == "clamp" and (maker.attrs["min"] or -1) >= 0)
+            maker.op in _NEVER_NEGATIVE
+            or (maker.op == "clamp" and maker.attrs["min"] is not None and maker.attrs["min"] >= 0)
         )
         return node.with_(inputs=pad.inputs, attrs=attrs) if positive and set(node.attrs["dilation"]) == {1} else None
     if any(node.attrs["padding"]) and not node.attrs["count_include_pad"]:
