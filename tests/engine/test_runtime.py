@@ -229,8 +229,8 @@ def test_native_nets_check_arrays_and_isa() -> None:
 
 
 def test_a_plan_larger_than_the_machine_is_refused() -> None:
-    make = Maker(0, (1, 16, 40000, 40000))
-    graph = make.graph(make.op("relu", make.conv("x0", 16, 64)))
+    make = Maker(0, (1, 16, 20000, 20000))
+    graph = make.graph(make.conv(make.op("relu", make.conv("x0", 16, 16)), 16, 16))
     with pytest.raises(GraphError, match="GiB"):
         compiled(graph, "scalar", exact=True)
 
