@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -50,10 +51,17 @@ def chain(
     return numerator(x) / scale(d).pow(beta)
 
 
-def read_inside(x: torch.Tensor) -> torch.Tensor:
-    inside = (x * x).reshape(FIVE)
-    d = F.avg_pool3d(F.pad(inside, (0, 0, 0, 0, 2, 1)), (4, 1, 1), stride=1).reshape(x.shape)
-    return x / d.mul(0.3).add(2.0).pow(0.75) + inside.reshape(x.shape)
+def read_inside(x: torch.Tensor, what: str) -> torch.Tensor:
+    """The chain, with one of its inner values read once more."""
+    inner = {"squares": x * x}
+    inner["lifted"] = inner["squares"].reshape(FIVE)
+    inner["padded"] = F.pad(inner["lifted"], (0, 0, 0, 0, 2, 1))
+    inner["pooled"] = F.avg_pool3d(inner["padded"], (4, 1, 1), stride=1)
+    inner["scaled"] = inner["pooled"].reshape(x.shape).mul(0.3)
+    inner["total"] = inner["scaled"].add(2.0)
+    inner["power"] = inner["total"].pow(0.75)
+    again = inner[what].flatten(2)[:, :, :1].flatten(1).mean(1)
+    return x / inner["power"] + again.reshape(-1, 1, 1, 1)
 
 
 def test_the_chain_is_one_node_named_after_its_layer() -> None:
@@ -91,7 +99,10 @@ def test_the_same_chain_written_by_hand_is_found() -> None:
         lambda x: chain(x, scale=lambda d: d.mul(d).add(2.0)),
         lambda x: chain(x, scale=lambda d: d.mul(0.3).add(2.0).relu()),
         lambda x: chain(x, beta=torch.tensor([0.5, 0.75, 0.9, 1.0])),
-        read_inside,
+        *(
+            partial(read_inside, what=what)
+            for what in ("squares", "lifted", "padded", "pooled", "scaled", "total", "power")
+        ),
         lambda x: F.local_response_norm(x[:, :, None], 4)[:, :, 0],
         lambda x: x + F.local_response_norm(torch.linspace(-1.0, 1.0, 120).reshape(1, 6, 5, 4), 4),
     ],

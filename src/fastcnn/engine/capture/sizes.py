@@ -7,7 +7,6 @@ model refuses the other size, the axis is marked fixed and the engine says so in
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ import torch
 from torch.export import ExportedProgram
 
 from fastcnn.engine.capture.lowering import Lowering
+from fastcnn.engine.capture.quiet import quiet_torch
 from fastcnn.engine.capture.size_reads import SizeReads
 from fastcnn.engine.graph.graph import Graph
 
@@ -72,15 +72,11 @@ def _trace(args: Args, kwargs: Kwargs, export: Export, grow: Callable[[int], int
         # Never read: tracing looks at shapes only. Not expanded from one element: the model may write into it.
         return torch.empty(extents, dtype=tensor.dtype, device=tensor.device)
 
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)  # a refusal is an answer here, torch would log it as an error
-    try:
-        program = export(tuple(map(grown, args)), {key: grown(value) for key, value in kwargs.items()})
-    except Exception:  # any refusal means the same: this size does not work
-        return None
-    finally:
-        logger.setLevel(level)
+    with quiet_torch():  # a refusal is an answer here, torch would log it as an error
+        try:
+            program = export(tuple(map(grown, args)), {key: grown(value) for key, value in kwargs.items()})
+        except Exception:  # any refusal means the same: this size does not work
+            return None
     return _lower(program)
 
 
