@@ -97,6 +97,9 @@ def test_the_same_chain_written_by_hand_is_found() -> None:
         lambda x: chain(x, scale=lambda d: torch.add(d.mul(0.3), 2.0, alpha=3)),
         lambda x: chain(x, scale=lambda d: d.mul(0.3).add(torch.linspace(1.0, 2.0, 4))),
         lambda x: chain(x, scale=lambda d: d.mul(d).add(2.0)),
+        lambda x: chain(x, scale=lambda d: d.mul(0.3).sub(-2.0)),
+        lambda x: chain(x, scale=lambda d: d.div(0.3).add(2.0)),
+        lambda x: chain(x, scale=lambda d: d.mul(0.3).add(torch.full((1, 1, 1, 1, 1), 2.0))),
         lambda x: chain(x, scale=lambda d: d.mul(0.3).add(2.0).relu()),
         lambda x: chain(x, beta=torch.tensor([0.5, 0.75, 0.9, 1.0])),
         *(
