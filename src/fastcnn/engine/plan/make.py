@@ -89,7 +89,7 @@ def make_plan(
         chosen, misfits = tuning.hinted_choice(lowered, hint)
         origin = "saved"
         if misfits:
-            logger.info("the saved plan does not fit %s: heuristic choice there", ", ".join(misfits))
+            logger.info("the plan hint does not fit %s at this shape: heuristic choice there", ", ".join(misfits))
     elif how == "tune":
         key = plan_key(graph, shapes, target, 0.0 if exact else tolerance)
         cached = load_choices(key)
