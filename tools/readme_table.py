@@ -18,6 +18,11 @@ BEGIN, END = "<!-- table:foundation -->", "<!-- /table -->"
 OURS = "fastcnn"
 
 
+def _short(commit: str) -> str:
+    """Ten digits, and the mark of a tree with uncommitted changes."""
+    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
 def table(result: dict[str, Any]) -> str:
     """Markdown table of one benchmark and the caption that says how it was made.
 
@@ -66,7 +71,7 @@ def _caption(nets: list[Any], settings: dict[str, Any], host: dict[str, Any], re
         "picture max|y − y64| / max|y64|, worst picture. "
         f"Input {'×'.join(map(str, settings['shape']))}, {settings['threads']} threads, tolerance "
         f"{settings['tolerance']}, random weights; {host['cpu']} ({', '.join(isa)}); {', '.join(versions)}; "
-        f"{str(result['date'])[:10]}, commit {str(result['commit'])[:10]}. `make bench` remakes it."
+        f"{str(result['date'])[:10]}, commit {_short(str(result['commit']))}. `make bench` remakes it."
     )
 
 
