@@ -1,7 +1,7 @@
 #include "base/threads.h"
 
+#include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <map>
@@ -17,10 +17,32 @@ inline void pause() {
 #endif
 }
 
+std::mutex& book_mutex() {
+  static std::mutex* mutex = new std::mutex;  // never destroyed: nets may outlive static objects
+  return *mutex;
+}
+
+std::atomic<unsigned> forks{0};
+
 constexpr int kSpinsBeforeYield = 4096;                         // some 100 us on current x86
 constexpr auto kSpinAfterJob = std::chrono::microseconds(100);  // then the worker sleeps
 
 }  // namespace
+
+std::mutex& fork_safe_mutex() {
+  static const bool registered = [] {
+    pthread_atfork([] { book_mutex().lock(); }, [] { book_mutex().unlock(); },
+                   [] {
+                     forks.fetch_add(1);
+                     book_mutex().unlock();
+                   });
+    return true;
+  }();
+  static_cast<void>(registered);
+  return book_mutex();
+}
+
+unsigned fork_generation() { return forks.load(std::memory_order_relaxed); }
 
 void Barrier::wait() {
   if (threads_ == 1) return;
@@ -111,14 +133,13 @@ void ThreadPool::work(int thread) {
 }
 
 std::shared_ptr<ThreadPool> ThreadPool::shared(int threads) {
-  static std::mutex mutex;
   static std::map<int, std::shared_ptr<ThreadPool>>* pools = new std::map<int, std::shared_ptr<ThreadPool>>;
-  static pid_t owner = getpid();
-  std::lock_guard<std::mutex> lock(mutex);
-  if (owner != getpid()) {
+  static unsigned generation = fork_generation();
+  std::lock_guard<std::mutex> lock(fork_safe_mutex());
+  if (generation != fork_generation()) {
     // A forked child has none of the parent's workers: joining them would hang, so the old pools are left behind.
     pools = new std::map<int, std::shared_ptr<ThreadPool>>;
-    owner = getpid();
+    generation = fork_generation();
   }
   std::shared_ptr<ThreadPool>& pool = (*pools)[threads];
   if (pool == nullptr) pool = std::make_shared<ThreadPool>(threads);

@@ -23,6 +23,11 @@ class Barrier {
   alignas(64) std::atomic<unsigned> phase_{0};
 };
 
+// One lock for the bookkeeping of all nets and pools, held across fork() so that a child never inherits it locked.
+std::mutex& fork_safe_mutex();
+// Counts the forks between the first process and this one: what other threads held at a fork is lost in the child.
+unsigned fork_generation();
+
 class ThreadPool {
  public:
   using Job = void (*)(void* argument, int thread, int threads);

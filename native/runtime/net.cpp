@@ -16,7 +16,20 @@ struct Net::Job {
   double* times = nullptr;
 };
 
-Net::Net(Isa isa, int threads) : isa_(isa), threads_(threads) {
+class Net::Lease {
+ public:
+  explicit Lease(Net& net) : workspace(net.acquire()), net_(net) {}
+  ~Lease() { net_.release(workspace); }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+  Workspace* const workspace;
+
+ private:
+  Net& net_;
+};
+
+Net::Net(Isa isa, int threads) : isa_(isa), threads_(threads), forks_(fork_generation()) {
   if (threads < 1 || threads > 1024) {
     throw std::invalid_argument("threads=" + std::to_string(threads) + " is out of range: choose 1 to 1024");
   }
@@ -49,7 +62,7 @@ void Net::finish() {
   for (const auto& step : steps_) {
     scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});
   }
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<std::mutex> lock(fork_safe_mutex());
   if (scratch > scratch_floats_ || workspaces_.empty()) {
     scratch_floats_ = scratch;
     free_.clear();
@@ -77,7 +90,12 @@ size_t Net::weight_bytes() const {
 }
 
 Net::Workspace* Net::acquire() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(fork_safe_mutex());
+  if (forks_ != fork_generation()) {  // in a child, the threads that held the others do not exist
+    forks_ = fork_generation();
+    free_.clear();
+    for (const auto& workspace : workspaces_) free_.push_back(workspace.get());
+  }
   if (free_.empty() && workspaces_.size() < most_workspaces_) {
     workspaces_.push_back(std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)}));
     return workspaces_.back().get();
@@ -89,7 +107,7 @@ Net::Workspace* Net::acquire() {
 }
 
 void Net::poison() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<std::mutex> lock(fork_safe_mutex());
   for (const auto& workspace : workspaces_) {
     for (Buffer* buffer : {&workspace->arena, &workspace->scratch}) {
       std::fill(buffer->data(), buffer->data() + buffer->size(), __builtin_nanf(""));
@@ -99,7 +117,7 @@ void Net::poison() {
 
 void Net::release(Workspace* workspace) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::lock_guard<std::mutex> lock(fork_safe_mutex());
     free_.push_back(workspace);
   }
   freed_.notify_one();
@@ -173,23 +191,23 @@ void Net::start(Job& job) {
 }
 
 void Net::run(const float* const* inputs, float* const* outputs) {
+  const Lease lease(*this);
   Job job;
-  job.workspace = acquire();
+  job.workspace = lease.workspace;
   job.inputs = inputs;
   job.outputs = outputs;
   start(job);
-  release(job.workspace);
 }
 
 void Net::profile(const float* const* inputs, float* const* outputs, int repeats, double* times) {
+  const Lease lease(*this);
   Job job;
-  job.workspace = acquire();
+  job.workspace = lease.workspace;
   job.inputs = inputs;
   job.outputs = outputs;
   job.repeats = repeats;
   job.times = times;
   start(job);
-  release(job.workspace);
 }
 
 }  // namespace fastcnn

@@ -45,6 +45,7 @@ class Net {
     Buffer arena, scratch;
   };
   struct Job;
+  class Lease;  // a workspace for one call, given back whatever happens
 
   void execute(const Job& job, int thread, int threads) const;
   void note_external(const Tensor& t);
@@ -56,8 +57,8 @@ class Net {
   int threads_;
   size_t arena_floats_ = 0, scratch_floats_ = 0;
   std::vector<std::unique_ptr<Step>> steps_;
-  std::mutex mutex_;
-  std::condition_variable freed_;
+  std::condition_variable freed_;  // with fork_safe_mutex(), which also guards the members below
+  unsigned forks_ = 0;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
   std::vector<Workspace*> free_;
   size_t most_workspaces_ = 1;

@@ -340,6 +340,39 @@ def test_a_fork_after_use_does_not_hang() -> None:
     assert done.stdout.strip() == "0", done.stderr
 
 
+def test_forks_while_other_threads_run() -> None:
+    """A child must not wait for locks, workspaces or workers that only its parent has."""
+    script = (
+        "import os, sys, threading, numpy as np\n"
+        "from tests.engine.nets import compiled, inputs_for\n"
+        "from tests.engine.test_runtime import residual_net\n"
+        "net = compiled(residual_net(20), 'scalar', 2)\n"
+        "x = inputs_for(net.graph)\n"
+        "y = net.run(x)[0]\n"
+        "over = threading.Event()\n"
+        "def busy():\n"
+        "    while not over.is_set():\n"
+        "        net.run(x)\n"
+        "callers = [threading.Thread(target=busy) for _ in range(3)]\n"
+        "for thread in callers: thread.start()\n"
+        "children = []\n"
+        "for _ in range(40):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os._exit(0 if all(np.array_equal(net.run(x)[0], y) for _ in range(5)) else 1)\n"
+        "    children.append(child)\n"
+        "codes = [os.waitpid(child, 0)[1] for child in children]\n"
+        "over.set()\n"
+        "for thread in callers: thread.join()\n"
+        "print(sum(code != 0 for code in codes))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=HERE.parents[1], capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "0", done.stderr
+
+
 def test_steps_say_what_is_missing() -> None:
     net = _native.Net("scalar", 1)
     tensor = {

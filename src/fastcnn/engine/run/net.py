@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,6 +77,7 @@ class CompiledNet:
         self._exact = exact
         self._plans: OrderedDict[tuple[Shape, ...], _ShapePlan] = OrderedDict()
         self._lock = threading.Lock()
+        _nets.add(self)
         example = tuple(v.shape for v in graph.inputs)
         self._plans[example] = self._make(example, how, hint, known_error, calibration, progress)
         self._example = example
@@ -231,6 +234,18 @@ class CompiledNet:
                 )
             )  # fmt: skip
         return _ShapePlan(segments, planned, _join(segments, planned, self._target, self.tolerance, input_shapes))
+
+
+_nets: weakref.WeakSet[CompiledNet] = weakref.WeakSet()
+
+
+def _unlock_after_fork() -> None:
+    """Give every net a lock of its own in a child: the thread that may have held the old one is not there."""
+    for net in _nets:
+        net._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
 def _join(
