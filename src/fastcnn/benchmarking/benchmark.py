@@ -26,7 +26,7 @@ from fastcnn.benchmarking.settle import input_dependence, random_pictures
 from fastcnn.reporting.host import commit, default_threads, host_facts
 
 _OURS = "fastcnn"
-_CHECKED_BATCHES = 3
+CHECKED_BATCHES = 3
 Progress = Callable[[str], None]
 
 
@@ -120,14 +120,12 @@ def benchmark(
         warmup_s=warmup_s,
         tolerance=tolerance,
     )
-    shape = tuple(int(n) for n in shape)
-    if len(shape) != 4 or min(shape) < 1:
-        raise ValueError(f"shape={shape} is not allowed: give four positive numbers (N, C, H, W)")
+    shape = checked_shape(shape)
     explicit = against is not None
     peers, skipped = choose_peers(against)
     say = progress or (lambda _line: None)
     nets = []
-    for name, model in _named(models):
+    for name, model in named_models(models):
         with tempfile.TemporaryDirectory(prefix="fastcnn-bench-") as temporary:
             nets.append(_time_net(name, model, shape, peers, explicit, settings, cache, Path(temporary), say))
     return BenchResult(
@@ -172,7 +170,16 @@ def choose_peers(against: Iterable[str] | None) -> tuple[tuple[str, ...], dict[s
     return tuple(name for name in names if name not in missing), missing
 
 
-def _named(models: Any) -> Iterable[tuple[str, Any]]:
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the input shape as integers; ValueError unless it is four positive numbers."""
+    dims = tuple(int(n) for n in shape)
+    if len(dims) != 4 or min(dims) < 1:
+        raise ValueError(f"shape={dims} is not allowed: give four positive numbers (N, C, H, W)")
+    return dims
+
+
+def named_models(models: Any) -> Iterable[tuple[str, Any]]:
+    """Return (name, model) pairs of whatever :func:`benchmark` takes; TypeError for anything else."""
     if isinstance(models, Mapping):
         return models.items()
     if isinstance(models, str | Path):
@@ -200,7 +207,7 @@ def _time_net(
     is_file = isinstance(model, str | Path)
     if is_file and explicit and peers:
         raise ValueError(f"{model} holds no torch model, so {', '.join(peers)} cannot run it: give the nn.Module")
-    inputs = random_pictures(_CHECKED_BATCHES, shape, seed=settings.seed)
+    inputs = random_pictures(CHECKED_BATCHES, shape, seed=settings.seed)
     facts: dict[str, Any] = {}
     if is_file:
         peers = ()

@@ -97,7 +97,12 @@ def compile_ours(
     word: Any = tolerance
     net: Any = compile_net(model, torch.from_numpy(inputs[0]), tolerance=word, threads=threads, strict=True)
     net.save(folder / FCNN)
-    return {"isa": str(net.isa), "plan": str(net.plan), "arena_bytes": int(net.plan.arena_bytes)}
+    return {
+        "isa": str(net.isa),
+        "plan": str(net.plan),
+        "arena_bytes": int(net.plan.arena_bytes),
+        "why": [step.why for step in net.plan.steps],
+    }
 
 
 def content_key(model: nn.Module, shape: tuple[int, ...]) -> str:

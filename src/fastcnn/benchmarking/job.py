@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Task = Literal["convert", "time"]
+Task = Literal["convert", "time", "profile"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One conversion, or one timed block, of one engine.
+    """One conversion, or one timed or profiled block, of one engine.
 
     Parameters
     ----------
-    task : {"convert", "time"}
-        ``convert`` turns the exported model into the engine's own files; ``time`` measures one block.
+    task : {"convert", "time", "profile"}
+        ``convert`` turns the exported model into the engine's own files; ``time`` measures one block,
+        ``profile`` every step of our own net and the machine's limits.
     engine : str
         A name in :data:`fastcnn.benchmarking.engines.ENGINES`.
     variant : str
@@ -69,6 +70,6 @@ class Job:
         for name, value in data.items():
             if not isinstance(value, kinds.get(name, str)) or isinstance(value, bool):  # type: ignore[arg-type]
                 raise ValueError(f"job file {path}: {name}={value!r} is of a wrong kind")
-        if data["task"] not in ("convert", "time"):
-            raise ValueError(f"job file {path}: task={data['task']!r}: choose 'convert' or 'time'")
+        if data["task"] not in get_args(Task):
+            raise ValueError(f"job file {path}: task={data['task']!r}: choose from {get_args(Task)}")
         return cls(**data)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fastcnn.benchmarking.engines import ENGINES
-from fastcnn.benchmarking.files import INPUTS
+from fastcnn.benchmarking.engines.ours import OurEngine
+from fastcnn.benchmarking.files import FCNN, INPUTS
 from fastcnn.benchmarking.job import Job
 
 _MIN_WARMUP_CALLS = 2
@@ -41,11 +42,23 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.task == "convert":
         engine.convert(folder, inputs[0])
         return {"engine": job.engine, "version": engine.version()}
+    if job.task == "profile" and not isinstance(engine, OurEngine):
+        raise ValueError(
+            f"engine={job.engine!r} cannot be profiled: its steps are not known; choose {OurEngine.name!r}"
+        )
     start = time.perf_counter()
     call = engine.open(folder, inputs[0], threads=job.threads, variant=job.variant)
     opened = time.perf_counter() - start
     if job.outputs:
         np.save(job.outputs, np.stack([np.array(call(x), dtype=np.float32, copy=True) for x in inputs]))
+    if job.task == "profile":
+        from fastcnn.benchmarking.profile.block import profile_block
+
+        del call  # two nets would share the caches
+        profiled: dict[str, Any] = profile_block(
+            folder / FCNN, inputs[0], threads=job.threads, warmup_s=job.warmup_s, seconds=job.seconds
+        )
+        return profiled
     x = inputs[0]
     times = time_block(lambda: call(x), warmup_s=job.warmup_s, seconds=job.seconds)
     return {

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from fastcnn.cli.bench_profile import profile_command
 from fastcnn.cli.errors import CliError, GoalMissedError
 from fastcnn.cli.model import is_file, model_file, torch_model
 from fastcnn.cli.options import (
@@ -62,6 +63,17 @@ def bench_command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE.json", help=f"also write the JSON there; {OUT_HELP}")
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="ours alone: per layer ms and share of the limits measured in the same run"),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE.html", help="with --profile: also write a self-contained chart"),
+    ] = None,
+    require_limits: Annotated[
+        bool, typer.Option("--require-limits", help="with --profile: exit 1 if a kernel goal of the verdict is missed")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time our compiled nets against other engines: in turn, each block in a fresh process, at equal threads."""
@@ -74,6 +86,16 @@ def bench_command(
     wanted = parse_shape(shape) if shape is not None else (batch, 3, size, size)
     if len(wanted) != 4:
         raise CliError(f"--shape {shape!r} must have four numbers", hint="for example  --shape 1,3,224,224")
+    if profile:
+        _check_profile(against, goal, cache)
+        check_output(html, "--html", suffix=".html")
+        profile_command(
+            _models(models or [], suite, only, weights, wanted), wanted, threads=threads, rounds=rounds,
+            seconds=seconds, tolerance=allowed, out=out, html=html, require_limits=require_limits, as_json=as_json,
+        )  # fmt: skip
+        return
+    if html is not None or require_limits:
+        raise CliError("--html and --require-limits go with --profile", hint="add --profile")
     peers = _peers(against, models or [])
     goals = [parse_goal(text) for text in goal or []]
     _check_goals(goals, peers)
@@ -144,6 +166,15 @@ def parse_goal(text: str) -> Goal:
             hint="for example  --goal resnet18:onnxruntime=0.9",
         )
     return Goal(net=net or None, engine=engine, ratio=ratio)
+
+
+def _check_profile(against: str | None, goal: list[str] | None, cache: Path | None) -> None:
+    given = [name for name, value in (("--against", against), ("--goal", goal), ("--cache", cache)) if value]
+    if given and (given, against) != (["--against"], "none"):
+        raise CliError(
+            f"--profile measures our net alone, so {' and '.join(given)} cannot be used with it",
+            hint="run two commands: one with --profile, one against the peers",
+        )
 
 
 def _check_goals(goals: list[Goal], peers: list[str] | None) -> None:

@@ -25,6 +25,7 @@ _EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
         ("pnnx", "pnnx"),
         ("MNN", "MNN"),
     ),
+    "report": (("jinja2", "jinja2"), ("plotly", "plotly")),
     "demo": (
         ("sklearn", "scikit-learn"),
         ("skimage", "scikit-image"),
