@@ -138,6 +138,9 @@ void bind_runtime(nb::module_& m) {
       },
       nb::arg("isa"), "(pixels, channel vectors) of the direct kernels, best for many pixels first, for one last");
   m.def(
+      "winograd_tiles", [](const std::string& isa) { return winograd_kernels(isa_from_name(isa)).tile; },
+      nb::arg("isa"), "tiles that the Winograd product keeps in registers at once");
+  m.def(
       "winograd_matrices",
       [](int mm, int r) {
         double at[16 * 16], g[16 * 16], bt[16 * 16];

@@ -3,7 +3,7 @@
 namespace fastcnn {
 
 const WinogradKernels& winograd_kernels_avx512() {
-  static const WinogradKernels kernels = make_winograd<16>(Isa::kAvx512);
+  static const WinogradKernels kernels = make_winograd<16, 14>(Isa::kAvx512);
   return kernels;
 }
 

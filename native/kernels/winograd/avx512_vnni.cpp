@@ -3,7 +3,7 @@
 namespace fastcnn {
 
 const WinogradKernels& winograd_kernels_avx512_vnni() {
-  static const WinogradKernels kernels = make_winograd<16>(Isa::kAvx512Vnni);
+  static const WinogradKernels kernels = make_winograd<16, 14>(Isa::kAvx512Vnni);
   return kernels;
 }
 

@@ -98,23 +98,31 @@ constexpr int col_role(const double (&a)[ROWS][COLS], int j) {
   return 0;
 }
 
-// y = BT x, for t vectors.
-template <int V, class Form, class X, class Y>
-[[gnu::always_inline]] inline void apply_bt(X x, Y y) {
-  constexpr auto& w = Form::w;
-  constexpr int T = std::remove_cvref_t<decltype(w)>::T;
-  unroll<T>([&](auto j) __attribute__((always_inline)) {
+template <class Form>
+struct BtOf {
+  static constexpr int kRows = Form::w.T, kCols = Form::w.T;
+  static constexpr auto& a = Form::w.bt;
+};
+template <class Form, int R>
+struct GOf {
+  static constexpr int kRows = Form::w.T, kCols = R;
+  static constexpr auto& a = Form::w.g;
+};
+
+// y = A x, for a matrix whose paired rows share an even and an odd half (BT, G).
+template <int V, class A, class X, class Y>
+[[gnu::always_inline]] inline void apply_rows(X x, Y y) {
+  unroll<A::kRows>([&](auto j) __attribute__((always_inline)) {
     constexpr int J = j;
-    constexpr int role = row_role(w.bt, J);
+    constexpr int role = row_role(A::a, J);
+    constexpr std::integral_constant<int, A::kCols> cols;
     if constexpr (role == 0) {
-      y(j, combine<V>([](int k) constexpr { return Form::w.bt[J][k]; }, x, std::integral_constant<int, T>{}));
+      y(j, combine<V>([](int k) constexpr { return A::a[J][k]; }, x, cols));
     } else if constexpr (role == 1) {
       const Vec<V> even =
-          combine<V>([](int k) constexpr { return Form::w.bt[J][k] == Form::w.bt[J + 1][k] ? Form::w.bt[J][k] : 0.0; },
-                     x, std::integral_constant<int, T>{});
+          combine<V>([](int k) constexpr { return A::a[J][k] == A::a[J + 1][k] ? A::a[J][k] : 0.0; }, x, cols);
       const Vec<V> odd =
-          combine<V>([](int k) constexpr { return Form::w.bt[J][k] == Form::w.bt[J + 1][k] ? 0.0 : Form::w.bt[J][k]; },
-                     x, std::integral_constant<int, T>{});
+          combine<V>([](int k) constexpr { return A::a[J][k] == A::a[J + 1][k] ? 0.0 : A::a[J][k]; }, x, cols);
       y(j, even + odd);
       y(std::integral_constant<int, J + 1>{}, even - odd);
     }
@@ -158,14 +166,101 @@ void winograd_input(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out,
   alignas(64) float tmp[T * T * V];
 #pragma GCC unroll 1
   for (int x = 0; x < T; ++x) {
-    apply_bt<V, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(in + k * row + x * pixel); },
-                      [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (j * T + x) * V, v); });
+    apply_rows<V, BtOf<Form>>([&](auto k) __attribute__((always_inline)) { return load<V>(in + k * row + x * pixel); },
+                              [&](auto j, Vec<V> v)
+                                  __attribute__((always_inline)) { store<V>(tmp + (j * T + x) * V, v); });
   }
 #pragma GCC unroll 1
   for (int i = 0; i < T; ++i) {
-    apply_bt<V, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
-                      [&](auto j, Vec<V> v)
-                          __attribute__((always_inline)) { store<V>(out + (i * T + j) * freq_stride, v); });
+    apply_rows<V, BtOf<Form>>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
+                              [&](auto j, Vec<V> v)
+                                  __attribute__((always_inline)) { store<V>(out + (i * T + j) * freq_stride, v); });
+  }
+}
+
+template <int V, int M, int R>
+void winograd_filter_run(const float* g, ptrdiff_t tap_stride, float* u, ptrdiff_t freq_stride) {
+  using Form = WinogradForm<M, R>;
+  constexpr int T = M + R - 1;
+  alignas(64) float tmp[T * R * V];
+#pragma GCC unroll 1
+  for (int x = 0; x < R; ++x) {
+    apply_rows<V, GOf<Form, R>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(g + (k * R + x) * tap_stride); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (j * R + x) * V, v); });
+  }
+#pragma GCC unroll 1
+  for (int i = 0; i < T; ++i) {
+    apply_rows<V, GOf<Form, R>>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * R + k) * V); },
+                                [&](auto j, Vec<V> v)
+                                    __attribute__((always_inline)) { store<V>(u + (i * T + j) * freq_stride, v); });
+  }
+}
+
+// P tiles of a group of TILE times NV vectors of output channels. Two pointers and constant displacements only: the
+// loop is as many fused multiply-adds as the registers allow and the loads that feed them.
+template <int V, int TILE, int P, int NV>
+[[gnu::always_inline]] inline void product_tile(const float* v, const float* u, float* m, int blocks, bool add) {
+  Vec<V> acc[P][NV] = {};
+  for (int cb = 0; cb < blocks; ++cb) {
+#pragma GCC unroll 16
+    for (int l = 0; l < V; ++l) {
+      Vec<V> w[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) w[j] = load<V>(u + (l * NV + j) * V);
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) {
+        const Vec<V> x = splat<V>(v[i * V + l]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
+      }
+    }
+    v += TILE * V;
+    u += V * NV * V;
+  }
+  if (add) {
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) acc[i][j] += load<V>(m + (i * NV + j) * V);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) store<V>(m + (i * NV + j) * V, acc[i][j]);
+}
+
+// The last, incomplete group: `rest` tiles, found among P, P - 1, ... 1.
+template <int V, int TILE, int P, int NV>
+void product_rest(const float* v, const float* u, float* m, int blocks, bool add, int rest) {
+  if constexpr (P > 0) {
+    if (rest == P) {
+      product_tile<V, TILE, P, NV>(v, u, m, blocks, add);
+    } else {
+      product_rest<V, TILE, P - 1, NV>(v, u, m, blocks, add, rest);
+    }
+  }
+}
+
+template <int V, int TILE, int NV>
+void product_panel(const WinogradProduct& p) {
+  const float* v = p.v;
+  float* m = p.m;
+  int left = p.tiles;
+  for (; left >= TILE; left -= TILE) {
+    product_tile<V, TILE, TILE, NV>(v, p.u, m, p.blocks, p.add);
+    v += p.group_stride;
+    m += TILE * NV * V;
+  }
+  product_rest<V, TILE, TILE - 1, NV>(v, p.u, m, p.blocks, p.add, left);
+}
+
+template <int V, int TILE>
+void product(const WinogradProduct& p) {
+  if (p.width == 2) {
+    product_panel<V, TILE, 2>(p);
+  } else {
+    product_panel<V, TILE, 1>(p);
   }
 }
 
@@ -227,14 +322,21 @@ void winograd_output(const float* in, ptrdiff_t freq_stride, const WinogradOutpu
   }
 }
 
-template <int V>
+template <int V, int M, int R>
+constexpr WinogradKernel winograd_form() {
+  return {M, R, M + R - 1, winograd_input<V, M, R>, winograd_filter_run<V, M, R>, winograd_output<V, M, R>};
+}
+
+template <int V, int TILE>
 WinogradKernels make_winograd(Isa isa) {
   return {isa,
           V,
-          {{6, 3, 8, winograd_input<V, 6, 3>, winograd_output<V, 6, 3>},
-           {4, 3, 6, winograd_input<V, 4, 3>, winograd_output<V, 4, 3>},
-           {2, 3, 4, winograd_input<V, 2, 3>, winograd_output<V, 2, 3>}},
-          3};
+          TILE,
+          2,
+          product<V, TILE>,
+          {winograd_form<V, 6, 3>(), winograd_form<V, 4, 3>(), winograd_form<V, 2, 3>(), winograd_form<V, 4, 5>(),
+           winograd_form<V, 2, 5>()},
+          5};
 }
 
 }  // namespace

@@ -93,5 +93,13 @@ template <>
 struct WinogradForm<6, 3> {
   static constexpr WinogradMatrices<6, 3> w = winograd_matrices<6, 3>(kPoints7);
 };
+template <>
+struct WinogradForm<2, 5> {
+  static constexpr WinogradMatrices<2, 5> w = winograd_matrices<2, 5>(kPoints5);
+};
+template <>
+struct WinogradForm<4, 5> {
+  static constexpr WinogradMatrices<4, 5> w = winograd_matrices<4, 5>(kPoints7);
+};
 
 }  // namespace fastcnn

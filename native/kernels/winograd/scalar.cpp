@@ -3,7 +3,7 @@
 namespace fastcnn {
 
 const WinogradKernels& winograd_kernels_scalar() {
-  static const WinogradKernels kernels = make_winograd<8>(Isa::kScalar);
+  static const WinogradKernels kernels = make_winograd<8, 2>(Isa::kScalar);
   return kernels;
 }
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 #include <stdexcept>
+#include <string>
+#include <type_traits>
 
 #include "kernels/winograd/matrices.h"
 
@@ -51,31 +53,31 @@ static void copy(double* at, double* g, double* bt) {
   std::memcpy(bt, w.bt, sizeof w.bt);
 }
 
+// Calls f(M, R) as integral constants if there is such a form.
+template <class F>
+static bool with_form(int m, int r, F f) {
+  const auto is = [&](auto mm, auto rr) {
+    if (m != mm || r != rr) return false;
+    f(mm, rr);
+    return true;
+  };
+  using std::integral_constant;
+  return is(integral_constant<int, 2>{}, integral_constant<int, 3>{}) ||
+         is(integral_constant<int, 4>{}, integral_constant<int, 3>{}) ||
+         is(integral_constant<int, 6>{}, integral_constant<int, 3>{}) ||
+         is(integral_constant<int, 2>{}, integral_constant<int, 5>{}) ||
+         is(integral_constant<int, 4>{}, integral_constant<int, 5>{});
+}
+
 void winograd_filter(int m, int r, const float* g, double* u) {
-  if (r != 3) throw std::invalid_argument("no Winograd form for this kernel size");
-  if (m == 2) {
-    filter<2, 3>(g, u);
-  } else if (m == 4) {
-    filter<4, 3>(g, u);
-  } else if (m == 6) {
-    filter<6, 3>(g, u);
-  } else {
-    throw std::invalid_argument("no Winograd form with this output tile");
+  const bool known = with_form(m, r, [&](auto mm, auto rr) { filter<mm, rr>(g, u); });
+  if (!known) {
+    throw std::invalid_argument("no Winograd form F(" + std::to_string(m) + ", " + std::to_string(r) + ")");
   }
 }
 
 bool winograd_matrices_copy(int m, int r, double* at, double* g, double* bt) {
-  if (r != 3) return false;
-  if (m == 2) {
-    copy<2, 3>(at, g, bt);
-  } else if (m == 4) {
-    copy<4, 3>(at, g, bt);
-  } else if (m == 6) {
-    copy<6, 3>(at, g, bt);
-  } else {
-    return false;
-  }
-  return true;
+  return with_form(m, r, [&](auto mm, auto rr) { copy<mm, rr>(at, g, bt); });
 }
 
 }  // namespace fastcnn

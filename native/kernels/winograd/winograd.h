@@ -1,9 +1,14 @@
 // Winograd minimal filtering, channel-blocked: transforms of one tile and V channels at once.
 //
-// The three stages of a 3x3 stride-1 convolution, per chunk of tiles (driver in runtime/steps):
-//   V[freq][cb][tile][V]  <- BT d B        input()   one tile, one channel block
-//   M[freq][tile][panel]  <- V . U[freq]   direct_kernels(): frequencies are 1x1 convolutions whose pixels are tiles
-//   out                   <- AT m A        output()  one tile, one channel block, with bias, residual and activation
+// The three stages of an r x r stride-1 convolution, per chunk of tiles (driver in runtime/steps):
+//   V[freq][group][cb][tile][V]  <- BT d B        input()    one tile, one channel block
+//   M[freq][tile][panel]         <- V . U[freq]   product()  all tiles of the chunk, one panel of output channels
+//   out                          <- AT m A        output()   one tile, one channel block, with bias, residual,
+//   activation
+// and once, or in the chunk where the spectra would cost more bytes than their transform costs time:
+//   U[freq][C][panel]            <- G g GT        filter()   one input channel, one vector of output channels
+//
+// A group is as many tiles as the product keeps in registers at once: what one pass of it reads is one stream.
 #pragma once
 
 #include <cstddef>
@@ -29,13 +34,27 @@ struct WinogradKernel {
   int m, r, t;
   // in: top left pixel of the t x t tile. freq_stride: floats between frequencies of the result.
   void (*input)(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out, ptrdiff_t freq_stride);
+  // g: V output channels of tap 0; taps are tap_stride floats apart.
+  void (*filter)(const float* g, ptrdiff_t tap_stride, float* u, ptrdiff_t freq_stride);
   void (*output)(const float* in, ptrdiff_t freq_stride, const WinogradOutput& o);
+};
+
+struct WinogradProduct {
+  const float* v = nullptr;    // first group, first channel block
+  ptrdiff_t group_stride = 0;  // floats between groups
+  const float* u = nullptr;    // [blocks * V][width * V]
+  float* m = nullptr;          // [tiles][width * V]
+  int tiles = 0, blocks = 0;   // blocks of input channels
+  int width = 0;               // vectors of output channels, at most `panel`
+  bool add = false;            // to what m holds
 };
 
 struct WinogradKernels {
   Isa isa;
   int lanes;
-  WinogradKernel forms[3];
+  int tile, panel;  // tiles of a group and vectors of a panel: the registers of product()
+  void (*product)(const WinogradProduct&);
+  WinogradKernel forms[5];
   int count;
 };
 

@@ -1,11 +1,10 @@
-// Stride-1 3x3 convolution by Winograd tiles, fused per chunk of tiles so that V and M stay in cache.
+// Stride-1 convolution by Winograd tiles, fused per chunk of tiles so that V and M stay in cache.
 //
 // split "tiles": every thread has its own tiles and its own V and M; no synchronisation.
 // split "panels": threads transform shares of the input into one V, wait, then take shares of the output channels; for
 // small maps, where the weights are what costs and each core should read only half of them.
 #include <algorithm>
 
-#include "kernels/direct/direct.h"
 #include "kernels/winograd/winograd.h"
 #include "runtime/step.h"
 
@@ -17,17 +16,20 @@ constexpr int kSkew = 16;  // floats: keeps frequency strides off powers of two
 class WinogradStep final : public Step {
  public:
   explicit WinogradStep(const StepSpec& spec)
-      : in_(spec.in.at(0)), direct_(direct_kernels(spec.isa)), lanes_(direct_.lanes) {
+      : in_(spec.in.at(0)), kernels_(winograd_kernels(spec.isa)), lanes_(kernels_.lanes) {
     out = spec.out;
     const int m = static_cast<int>(spec.integer("m"));
-    form_ = find_winograd(spec.isa, m, 3);
     const FloatArray& w = spec.weight("weight");
-    if (form_ == nullptr || w.shape.size() != 4 || w.shape[2] != 3 || w.shape[3] != 3 || !in_.blocked) {
-      throw std::invalid_argument("winograd: needs a 3x3 kernel, a blocked input and m of 2, 4 or 6");
+    if (w.shape.size() != 4 || w.shape[2] != w.shape[3] || !in_.blocked) {
+      throw std::invalid_argument("winograd: needs a square kernel and a blocked input");
+    }
+    form_ = find_winograd(spec.isa, m, static_cast<int>(w.shape[2]));
+    if (form_ == nullptr) {
+      throw std::invalid_argument("winograd: there is no form F(" + std::to_string(m) + ", " +
+                                  std::to_string(w.shape[2]) + ")");
     }
     epilogue_ = parse_epilogue(spec, out.blocks, lanes_);
     if (epilogue_.has_residual) residual_ = spec.in.at(1);
-    config_ = {static_cast<int>(spec.integer("tile")), static_cast<int>(spec.integer("panel"))};
     chunk_ = static_cast<int>(spec.integer("chunk"));
     split_panels_ = spec.word("split", "tiles") == "panels";
     const auto& padding = spec.list("padding", 4);
@@ -36,25 +38,16 @@ class WinogradStep final : public Step {
     tiles_y_ = (out.h + m - 1) / m;
     tiles_x_ = (out.w + m - 1) / m;
     if (chunk_ < 1) throw std::invalid_argument("winograd: chunk must be positive");
+    chunk_ = (chunk_ + kernels_.tile - 1) / kernels_.tile * kernels_.tile;  // whole groups, as cut() makes them
     pack(w);
-    // V is [frequency][group of register tiles][channel block][tile][V]: what one pass of the micro-kernel reads is
-    // one contiguous stream. To the kernel a group is a row of pixels.
-    group_ = config_.tile;
-    for (int cb = 0; cb < in_.blocks; ++cb) offsets_.push_back(cb * group_ * lanes_);
-    shape_.out_w = group_;
-    shape_.lanes = lanes_;
-    shape_.steps = shape_.step_block = in_.blocks;
-    shape_.step_offset = offsets_.data();
-    shape_.in_pixel = lanes_;
-    shape_.in_row = static_cast<ptrdiff_t>(in_.blocks) * group_ * lanes_;
-    shape_.out_plane = lanes_;
-    v_stride_ = (chunk_ + group_ - 1) / group_ * shape_.in_row + kSkew;
-    m_stride_ = static_cast<ptrdiff_t>(chunk_) * config_.panel * lanes_ + kSkew;
+    group_stride_ = static_cast<ptrdiff_t>(in_.blocks) * kernels_.tile * lanes_;
+    v_stride_ = chunk_ / kernels_.tile * group_stride_ + kSkew;
+    m_stride_ = static_cast<ptrdiff_t>(chunk_) * kernels_.panel * lanes_ + kSkew;
   }
 
   std::string kernel() const override {
-    return "winograd_f32_f" + std::to_string(form_->m) + "x" + std::to_string(form_->m) + "k3x3_" +
-           isa_name(direct_.isa);
+    const std::string m = std::to_string(form_->m), r = std::to_string(form_->r);
+    return "winograd_f32_f" + m + "x" + m + "k" + r + "x" + r + "_" + isa_name(kernels_.isa);
   }
   size_t weight_bytes() const override { return weights_.size() * sizeof(float) + epilogue_.bytes(); }
   size_t scratch_floats(int threads) const override {
@@ -84,7 +77,7 @@ class WinogradStep final : public Step {
     float* v = ctx.scratch;
     float* m = v + v_size + static_cast<size_t>(ctx.thread) * m_size;
     int64_t block0, block1;
-    ctx.part(out.blocks, block0, block1, config_.panel);
+    ctx.part(out.blocks, block0, block1, kernels_.panel);
     const int chunks = (tiles + chunk_ - 1) / chunk_;
     for (int k = 0; k < chunks; ++k) {
       const int t0 = static_cast<int>(cut(tiles, k, chunks));
@@ -109,13 +102,13 @@ class WinogradStep final : public Step {
     for (int64_t f = 0; f < out_c; ++f) {
       int64_t block = 0, width = 0;
       for (int b = 0; b < out.blocks; b += static_cast<int>(width)) {
-        width = panel_width(config_.panel, out.blocks - b);
+        width = std::min(kernels_.panel, out.blocks - b);
         block = b;
         if (f < (b + width) * V) break;
       }
       float* panel = weights_.data() + block * V * freqs * steps;
       for (int64_t c = 0; c < in_c; ++c) {
-        winograd_filter(form_->m, 3, w.data + (f * in_c + c) * 9, u.data());
+        winograd_filter(form_->m, form_->r, w.data + (f * in_c + c) * form_->r * form_->r, u.data());
         float* to = panel + c * width * V + (f - block * V);
         for (int64_t q = 0; q < freqs; ++q) to[q * steps * width * V] = static_cast<float>(u[static_cast<size_t>(q)]);
       }
@@ -124,19 +117,19 @@ class WinogradStep final : public Step {
 
   // Where chunk k of `chunks` begins: equal chunks rather than full ones and a rest, in whole register tiles.
   int64_t cut(int64_t count, int64_t k, int64_t chunks) const {
-    const int64_t units = (count + config_.tile - 1) / config_.tile;
-    return std::min(count, units * k / chunks * config_.tile);
+    const int64_t units = (count + kernels_.tile - 1) / kernels_.tile;
+    return std::min(count, units * k / chunks * kernels_.tile);
   }
 
   // Input tiles t0 ... t1 of one channel block into V.
   void transform(const RunContext& ctx, float* v, int t0, int t1, int cb) const {
-    const int m = form_->m, t = form_->t, V = lanes_;
+    const int m = form_->m, t = form_->t, V = lanes_, group = kernels_.tile;
     alignas(64) float edge[8 * 8 * 16];
     const float* base = ctx.at(in_) + cb * in_.plane;
     int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
     for (int i = t0; i < t1; ++i) {
       const int k = i - t0;
-      float* to = v + k / group_ * shape_.in_row + (cb * group_ + k % group_) * V;
+      float* to = v + k / group * group_stride_ + (cb * group + k % group) * V;
       const int iy = y * m - pad_top_, ix = x * m - pad_left_;
       const float* from = base + n * in_.image + iy * in_.row + ix * V;
       if (iy >= -in_.top && ix >= -in_.left && iy + t <= in_.h + in_.bottom && ix + t <= in_.w + in_.right) {
@@ -166,19 +159,18 @@ class WinogradStep final : public Step {
     const float* out_base = ctx.at(out);
     const float* res_base = epilogue_.has_residual ? ctx.at(residual_) : nullptr;
     for (int b = block0; b < block1;) {
-      const int width = panel_width(config_.panel, out.blocks - b);
-      DirectShape shape = shape_;
-      shape.out_pixel = width * V;
-      shape.out_row = group_ * shape.out_pixel;
-      DirectArgs a;
-      a.blocks = width;
-      a.pixel1 = t1 - t0;
+      const int width = std::min(kernels_.panel, out.blocks - b);
+      WinogradProduct p;
+      p.group_stride = group_stride_;
+      p.tiles = t1 - t0;
+      p.blocks = in_.blocks;
+      p.width = width;
       const float* u = weights_.data() + b * V * freqs * steps;
       for (int q = 0; q < freqs; ++q) {
-        a.in = v + q * v_stride_;
-        a.out = mbuf + q * m_stride_;
-        a.weights = u + q * steps * width * V;
-        direct_.run(shape, a, config_);
+        p.v = v + q * v_stride_;
+        p.u = u + q * steps * width * V;
+        p.m = mbuf + q * m_stride_;
+        kernels_.product(p);
       }
       WinogradOutput o;
       o.row = out.row;
@@ -211,16 +203,13 @@ class WinogradStep final : public Step {
   }
 
   Tensor in_, residual_;
-  const DirectKernels& direct_;
+  const WinogradKernels& kernels_;
   const WinogradKernel* form_ = nullptr;
   int lanes_;
   Epilogue epilogue_;
-  DirectConfig config_;
-  DirectShape shape_;
-  std::vector<int32_t> offsets_;
   Buffer weights_;
-  int chunk_ = 1, group_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
-  ptrdiff_t v_stride_ = 0, m_stride_ = 0;
+  int chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
+  ptrdiff_t group_stride_ = 0, v_stride_ = 0, m_stride_ = 0;
   bool split_panels_ = false;
 };
 

@@ -34,6 +34,11 @@ def _configs(isa: str) -> list[tuple[int, int]]:
     return [(int(tile), int(panel)) for tile, panel in _native.direct_configs(isa)]
 
 
+@lru_cache
+def _winograd_tiles(isa: str) -> int:
+    return int(_native.winograd_tiles(isa))
+
+
 def make_target(isa: str, threads: int) -> Target:
     """Describe this host at that instruction set and thread count."""
     l2 = int(_native.host()["l2_bytes"]) or 512 * 1024
@@ -101,6 +106,9 @@ def direct_candidates(
     return sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
 
 
+FORMS = {3: (6, 4, 2), 5: (4, 2)}
+"""Output tiles m of the F(m, r) there are kernels for, by kernel size r."""
+
 _L3_SHARE_BYTES = 2 << 20
 """What one thread's tiles may take of L3."""
 
@@ -111,18 +119,17 @@ def winograd_candidates(
     batch: int,
     in_channels: int,
     out_channels: int,
+    kernel: int,
     out_map: tuple[int, int],
 ) -> list[Candidate]:
-    """F(6), F(4) and F(2) where they save multiplications, tiles or output channels split between threads."""
-    tile, panel = target.configs[0]
-    if target.lanes == 16:  # the product of one frequency has few output vectors per panel
-        tile, panel = target.configs[1]
+    """F(m, kernel) where it saves multiplications, tiles or output channels split between threads."""
+    tile = _winograd_tiles(target.isa)
     scored = []
-    for m in (6, 4, 2):
-        t = m + 2
+    for m in FORMS.get(kernel, ()):
+        t = m + kernel - 1
         tiles_map = math.ceil(out_map[0] / m) * math.ceil(out_map[1] / m)
         tiles = batch * tiles_map
-        saving = out_map[0] * out_map[1] * 9 / (tiles_map * t * t)
+        saving = out_map[0] * out_map[1] * kernel**2 / (tiles_map * t * t)
         if saving < 1.2:
             continue
         spectra_bytes = 4.0 * t * t * in_channels * out_channels
@@ -138,8 +145,8 @@ def winograd_candidates(
             reread = chunks * (1 if split == "panels" else target.threads)
             cost = macs / 40e9 / target.threads + spectra_bytes * reread / 15e9 * (spectra_bytes > 4e6)
             padded = -(-min(share, chunk) // tile) * tile / min(share, chunk)
-            attrs = {"m": m, "tile": tile, "panel": panel, "chunk": chunk, "split": split}
+            attrs = {"m": m, "chunk": chunk, "split": split}
             label = f"winograd:{m}:{split}"
-            why = f"F({m},3): {saving:.1f}x fewer multiplications"
+            why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
             scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
     return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])]

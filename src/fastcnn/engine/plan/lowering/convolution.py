@@ -46,11 +46,12 @@ def conv(low: Lowerer, node: Node) -> None:
         low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
         stride=(stride[0], stride[1]), out_map=(out_h, out_w), exact=low.exact,
     )  # fmt: skip
-    winograd = not planar and groups == 1 and weight.shape[2:] == (3, 3) and stride == dilation == [1, 1]
+    winograd = not planar and groups == 1 and weight.shape[2] == weight.shape[3] and stride == dilation == [1, 1]
     if winograd and not low.exact and channels >= lanes and filters >= lanes:
         fast = winograd_candidates(
-            low.target, batch=batch, in_channels=channels, out_channels=filters, out_map=(out_h, out_w)
-        )
+            low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2],
+            out_map=(out_h, out_w),
+        )  # fmt: skip
         candidates = fast + candidates
     if groups > 1 and not _whole_blocks(groups, channels, filters, lanes):
         note = "groups narrower than a vector: run dense, zeros between them"
