@@ -37,7 +37,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "KMeansConfig": ("fastcnn.methods.vq.scalar", "compress"),
     "MagnitudeConfig": ("fastcnn.methods.pruning.magnitude", "compress"),
     "benchmark": ("fastcnn.benchmarking", None),
-    "compile": ("fastcnn.engine.api", "compress"),
+    "compile": ("fastcnn.engine.api", None),  # torch for a model, onnx for a file: it asks itself
     "convert": ("fastcnn.compression.convert", "compress"),
     "doctor": ("fastcnn.reporting.doctor", None),
     "finetune": ("fastcnn.compression.finetune", "compress"),

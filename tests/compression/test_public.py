@@ -40,9 +40,7 @@ assert "convert" in dir(fastcnn)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "verb", ["convert", "prepare", "finetune", "report", "compile", "list_methods", "KMeansConfig"]
-)
+@pytest.mark.parametrize("verb", ["convert", "prepare", "finetune", "report", "list_methods", "KMeansConfig"])
 def test_verbs_that_need_torch_name_the_extra(verb: str) -> None:
     code = f"""
 import fastcnn
@@ -57,7 +55,23 @@ except ImportError as error:
     assert 'pip install "fastcnn[compress]"' in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["load", "inspect", "doctor", "ArtifactError", "CompiledNet", "benchmark"])
+def test_compile_names_the_extra_of_what_it_was_given() -> None:
+    code = """
+import fastcnn
+for model in (object(), "net.onnx"):
+    try:
+        fastcnn.compile(model, None)
+    except ImportError as error:
+        print(error)
+"""
+    done = child(code, "torch", "onnx")
+    assert done.returncode == 0, done.stderr
+    model, file = done.stdout.splitlines()
+    assert "fastcnn.compile needs torch" in model and 'pip install "fastcnn[compress]"' in model
+    assert "an ONNX file needs onnx" in file and 'pip install "fastcnn[onnx]"' in file
+
+
+@pytest.mark.parametrize("verb", ["load", "compile", "inspect", "doctor", "ArtifactError", "CompiledNet", "benchmark"])
 def test_run_time_verbs_work_without_torch(verb: str) -> None:
     done = child(f"import fastcnn\nassert callable(fastcnn.{verb})\nassert 'torch' not in sys.modules", "torch")
     assert done.returncode == 0, done.stderr

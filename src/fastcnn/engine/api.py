@@ -56,8 +56,8 @@ def resolve_threads(threads: Any) -> int:
 
 
 def compile(
-    model: nn.Module,
-    example_inputs: Any,
+    model: nn.Module | str | Path,
+    example_inputs: Any = None,
     *,
     tolerance: Tolerance = "fp32",
     threads: int | None = None,
@@ -65,14 +65,16 @@ def compile(
     tune: bool = True,
     progress: Progress | None = None,
 ) -> CompiledNet:
-    """Compile a PyTorch model for this CPU: same weights, faster kernels.
+    """Compile a PyTorch model or an ONNX file for this CPU: same weights, faster kernels.
 
     Parameters
     ----------
-    model : nn.Module
-        Captured in evaluation mode by ``torch.export``; left as it is.
+    model : nn.Module, or path of a ``.onnx`` file
+        A model is captured in evaluation mode by ``torch.export``, and left as it is. A file is read by the onnx
+        package, without torch, and always strictly.
     example_inputs : Tensor, ndarray, or tuple of them
-        float32, batch first. They fix the example shape, and the planner measures its error on them.
+        float32, batch first. They fix the example shape, and the planner measures its error on them. A file that states
+        the sizes of its inputs (the batch excepted) needs none.
     tolerance : {"exact", "fp32"} or float
         Largest error of the net against its exact kernels: per picture max|y - y_exact| / max|y_exact|. ``"exact"``
         reorders nothing but sums; ``"fp32"`` allows Winograd up to 1e-4.
@@ -92,11 +94,12 @@ def compile(
     Raises
     ------
     ValueError
-        For an operation outside the set under ``strict``, NaN weights, shapes that do not fit, bad arguments.
+        For an operation outside the set under ``strict``, NaN weights, shapes that do not fit, bad arguments, a
+        damaged file.
     TypeError
         For a model or inputs of another kind or dtype.
     MissingExtraError
-        Without torch.
+        Without torch for a model, without onnx for a file.
 
     Examples
     --------
@@ -108,19 +111,25 @@ def compile(
     """
     limit, exact = resolve_tolerance(tolerance)
     target = make_target(str(_native.host()["isa_active"]), resolve_threads(threads))
-    from fastcnn._extras import require
+    if isinstance(model, (str, Path)):
+        from fastcnn.engine.onnx_import.examples import graph_and_inputs
 
-    require("torch", extra="compress", purpose="fastcnn.compile")
-    from fastcnn.engine.capture import capture
+        graph, calibration = graph_and_inputs(model, example_inputs)
+    else:
+        from fastcnn._extras import require
 
-    graph = capture(model, _as_tensors(example_inputs), strict=strict)
+        require("torch", extra="compress", purpose="fastcnn.compile")
+        from fastcnn.engine.capture import capture
+
+        graph = capture(model, _as_tensors(example_inputs), strict=strict)
+        calibration = _as_arrays(example_inputs)
     return CompiledNet(
         graph,
         target,
         tolerance=limit,
         exact=exact,
         how="tune" if tune else "heuristic",
-        calibration=_as_arrays(example_inputs),
+        calibration=calibration,
         progress=progress,
     )
 

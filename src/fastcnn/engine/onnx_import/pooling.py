@@ -1,0 +1,110 @@
+"""Pools, means and maxima."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastcnn.engine.onnx_import.errors import Unsupported
+from fastcnn.engine.onnx_import.registry import Call, Value, axes, lowers
+from fastcnn.engine.onnx_import.shape import add_axis, drop_axis
+from fastcnn.engine.onnx_import.walk import Walk
+from fastcnn.engine.onnx_import.windows import spatial_axes, window
+
+
+@lowers("MaxPool")
+def max_pool(lower: Walk, call: Call) -> list[Value | None]:
+    """Largest of each window; indices are not made."""
+    x = lower.value(call.given(0, "X"))
+    w = window(call, lower.shape(x))
+    attrs = {
+        "kernel_size": w.kernel_size,
+        "stride": w.stride,
+        "padding": w.padding,
+        "dilation": w.dilation,
+        "ceil_mode": call.flag("ceil_mode"),
+    }
+    return [lower.emit(f"max_pool{len(w.stride)}d", [x], attrs=attrs), None]
+
+
+@lowers("AveragePool")
+def average_pool(lower: Walk, call: Call) -> str:
+    """Mean of each window."""
+    x = lower.value(call.given(0, "X"))
+    w = window(call, lower.shape(x))
+    if set(w.dilation) != {1}:
+        raise Unsupported(f"its dilations are {w.dilation}; an average over spread pixels is not supported")
+    attrs: dict[str, Any] = {
+        "kernel_size": w.kernel_size,
+        "stride": w.stride,
+        "padding": w.padding,
+        "ceil_mode": call.flag("ceil_mode"),
+        "count_include_pad": call.flag("count_include_pad"),
+        "divisor_override": None,
+    }
+    return lower.emit(f"avg_pool{len(w.stride)}d", [x], attrs=attrs)
+
+
+@lowers("GlobalAveragePool")
+def global_average_pool(lower: Walk, call: Call) -> str:
+    """Mean over the image."""
+    x = lower.value(call.given(0, "X"))
+    if lower.rank(x) == 4:
+        return lower.emit("adaptive_avg_pool2d", [x], attrs={"output_size": [1, 1]})
+    spatial_axes(call, lower.shape(x))
+    return lower.emit("mean", [x], attrs={"dims": [2], "keepdim": True})
+
+
+@lowers("GlobalMaxPool")
+def global_max_pool(lower: Walk, call: Call) -> str:
+    """Maximum over the image."""
+    x = lower.value(call.given(0, "X"))
+    return _global_max(lower, x, spatial_axes(call, lower.shape(x)))
+
+
+def _global_max(lower: Walk, x: str, spatial: int) -> str:
+    if spatial == 2:
+        return lower.emit("adaptive_max_pool2d", [x], attrs={"output_size": [1, 1]})
+    y = lower.emit("adaptive_max_pool2d", [add_axis(lower, x, 2)], attrs={"output_size": [1, 1]})
+    return drop_axis(lower, y, 2)
+
+
+def _dims(lower: Walk, call: Call, x: str) -> list[int]:
+    dims = call.attr_or_input("axes", 1)
+    if not dims:
+        return [] if call.flag("noop_with_empty_axes") else list(range(lower.rank(x)))
+    return sorted(axes(dims, lower.rank(x)))
+
+
+@lowers("ReduceMean")
+def reduce_mean(lower: Walk, call: Call) -> str:
+    """Mean over some or all axes."""
+    x = lower.value(call.given(0, "data"))
+    dims = _dims(lower, call, x)
+    return lower.emit("mean", [x], attrs={"dims": dims, "keepdim": call.flag("keepdims", True)}) if dims else x
+
+
+@lowers("ReduceSum")
+def reduce_sum(lower: Walk, call: Call) -> str:
+    """Sum over the channels, as mean times their count (the only count that no image size changes)."""
+    x = lower.value(call.given(0, "data"))
+    dims = _dims(lower, call, x)
+    if not dims:
+        return x
+    if dims != [1]:
+        raise Unsupported(f"it sums over axes {dims}; only a sum over the channels (axis 1) is supported")
+    y = lower.emit("mean", [x], attrs={"dims": dims, "keepdim": call.flag("keepdims", True)})
+    return lower.emit("mul_scalar", [y], attrs={"value": float(lower.shape(x)[1])})
+
+
+@lowers("ReduceMax")
+def reduce_max(lower: Walk, call: Call) -> str:
+    """Maximum over the whole image."""
+    x = lower.value(call.given(0, "data"))
+    dims, rank = _dims(lower, call, x), lower.rank(x)
+    if rank not in (3, 4) or dims != list(range(2, rank)):
+        raise Unsupported(f"it takes the maximum over axes {dims}; only over the whole image is supported")
+    y = _global_max(lower, x, rank - 2)
+    if not call.flag("keepdims", True):
+        for dim in reversed(dims):
+            y = drop_axis(lower, y, dim)
+    return y
