@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastcnn import _native
@@ -47,6 +47,48 @@ def test_direct_convolution(
         x = make.op(act[0], x, **act[1])
     graph = make.graph(x)
     assert error_of(compiled(graph, isa, threads, exact=True), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    n=st.integers(1, 3), in_c=CHANNELS, out_c=CHANNELS, h=st.integers(1, 5), w=st.integers(1, 5), k=st.integers(1, 5),
+    stride=st.integers(1, 2), pad=st.integers(0, 2), groups=st.sampled_from([1, 1, 2]), threads=st.integers(1, 3),
+    residual=st.booleans(), act=st.sampled_from([None, "relu", "silu"]),
+)  # fmt: skip
+def test_weights_in_16_bits(
+    isa: str, n: int, in_c: int, out_c: int, h: int, w: int, k: int, stride: int, pad: int, groups: int, threads: int,
+    residual: bool, act: str | None,
+) -> None:  # fmt: skip
+    in_c, out_c = in_c * groups, out_c * groups
+    h, w = max(h, k - 2 * pad), max(w, k - 2 * pad)
+    make = Maker(n * 7 + in_c, (n, in_c, h, w))
+    arguments = {"stride": stride, "padding": [pad] * 4, "groups": groups}
+    layer = y = make.conv("x0", in_c, out_c, k, **arguments)
+    if residual:
+        y = make.op("add", y, make.conv("x0", in_c, out_c, k, **arguments))
+    graph = make.graph(y if act is None else make.op(act, y))
+    net = compiled(graph, isa, threads, exact=True)
+    draft = next(d for d in native(net).lowered.drafts if d.name == layer)
+    assume(draft.op == "direct")
+    attrs = {**draft.candidates[0].attrs, "split": "panels", "weights": "i16", "compensated": 0, "sum_terms": 512}
+    choose(net, layer, Candidate("16", draft.op, attrs, exact=False))
+    assert "direct_i16" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
+    # Every weight is off by up to 2^-16 of the largest of its 64; in sums of few products that is some 5e-5.
+    assert error_of(net, inputs_for(graph), least=1.0) <= 1e-4
+
+
+def test_weights_of_16_bits_lose_nothing(isa: str) -> None:
+    """Weights on the grid of their scales come back as they were."""
+    make = Maker(0, (2, 200))
+    weight = make.rng.integers(-32767, 32768, (70, 200)).astype(np.float32)
+    weight[:, ::50] = 32767.0  # every 64 products of an output see the largest value
+    layer = make.op("linear", "x0", params={"weight": weight / np.float32(2**20), "bias": make.normal(70)})
+    graph = make.graph(layer)
+    net = compiled(graph, isa, 2, exact=True)
+    draft = next(d for d in native(net).lowered.drafts if d.name == layer)
+    attrs = {**draft.candidates[0].attrs, "split": "panels", "weights": "i16", "compensated": 0}
+    choose(net, layer, Candidate("16", draft.op, attrs, exact=False))
+    assert error_of(net, inputs_for(graph)) <= DIRECT
 
 
 @FEW
@@ -266,24 +308,27 @@ def test_softmax(isa: str, dims: list[int], data: st.DataObject, log: bool, thre
 
 @FEW
 @given(
-    dims=st.lists(st.integers(1, 9), min_size=2, max_size=5), data=st.data(), keep=st.booleans(), blocked=st.booleans()
-)
-def test_mean(isa: str, dims: list[int], data: st.DataObject, keep: bool, blocked: bool) -> None:
+    dims=st.lists(st.integers(1, 9), min_size=2, max_size=5), data=st.data(), keep=st.booleans(), blocked=st.booleans(),
+    op=st.sampled_from(["mean", "sum", "amax"]),
+)  # fmt: skip
+def test_reductions(isa: str, dims: list[int], data: st.DataObject, keep: bool, blocked: bool, op: str) -> None:
     axes = data.draw(st.sets(st.integers(1, len(dims) - 1), min_size=1))
     make = Maker(0, tuple(dims))
     x = make.conv("x0", dims[1], dims[1], 1) if blocked and len(dims) == 4 else "x0"
-    graph = make.graph(make.op("add_scalar", make.op("mean", x, dims=sorted(axes), keepdim=keep), value=1.0))
+    graph = make.graph(make.op("add_scalar", make.op(op, x, dims=sorted(axes), keepdim=keep), value=1.0))
     assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
 
 
 @FEW
 @given(
     mode=st.sampled_from(["nearest", "bilinear"]), c=CHANNELS, h=SIZES, w=SIZES, oh=st.integers(1, 20),
-    ow=st.integers(1, 20), align=st.booleans(), scaled=st.booleans(),
+    ow=st.integers(1, 20), align=st.booleans(), scaled=st.sampled_from([None, None, [2.0, 1.5], [1.05, 2.04]]),
 )  # fmt: skip
-def test_resize(isa: str, mode: str, c: int, h: int, w: int, oh: int, ow: int, align: bool, scaled: bool) -> None:
+def test_resize(
+    isa: str, mode: str, c: int, h: int, w: int, oh: int, ow: int, align: bool, scaled: list[float] | None
+) -> None:
     make = Maker(0, (2, c, h, w))
-    size = {"size": None, "scale": [2.0, 1.5]} if scaled else {"size": [oh, ow], "scale": None}
+    size = {"size": None, "scale": scaled} if scaled else {"size": [oh, ow], "scale": None}
     align = align and mode == "bilinear" and not scaled
     graph = make.graph(make.op("resize", "x0", **size, mode=mode, align_corners=align))
     assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
@@ -307,6 +352,102 @@ def test_local_response_norm(isa: str, beta: float) -> None:
         )
         graph = make.graph(y)
         assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    n=st.integers(1, 2), size=st.sampled_from([1, 2, 3, 5, 8, 16, 24]), groups=st.integers(1, 5), h=SIZES, w=SIZES,
+    rank=st.integers(2, 4), affine=st.booleans(), threads=st.integers(1, 3), offset=st.sampled_from([0.0, 100.0]),
+)  # fmt: skip
+def test_group_norm(
+    isa: str, n: int, size: int, groups: int, h: int, w: int, rank: int, affine: bool, threads: int, offset: float
+) -> None:
+    c = size * groups
+    make = Maker(c, (n, c, h, w)[:rank])
+    params = {"weight": make.normal(c), "bias": make.normal(c)} if affine else {}
+    y = make.op("group_norm", make.op("add_scalar", "x0", value=offset), params=params, groups=groups, eps=1e-3)
+    graph = make.graph(make.op("add_scalar", y, value=0.5))
+    # The offset costs the digits it takes from x before any normalisation.
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT + offset * 2e-6
+
+
+@FEW
+@given(
+    dims=st.lists(st.integers(1, 9), min_size=2, max_size=4), data=st.data(), affine=st.booleans(),
+    threads=st.integers(1, 2),
+)  # fmt: skip
+def test_layer_norm(isa: str, dims: list[int], data: st.DataObject, affine: bool, threads: int) -> None:
+    axes = data.draw(st.integers(1, len(dims) - 1))
+    make = Maker(0, tuple(dims))
+    params = {role: make.normal(*dims[-axes:]) for role in ("weight", "bias")} if affine else {}
+    y = make.op("layer_norm", "x0", params=params, axes=axes, eps=1e-3)
+    graph = make.graph(make.op("add_scalar", y, value=0.5))
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    before=st.lists(st.integers(1, 3), min_size=1, max_size=2), m=SIZES, n=st.sampled_from([1, 5, 63, 64, 65, 130]),
+    k=st.sampled_from([1, 7, 127, 128, 129, 300]), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_matmul(isa: str, before: list[int], m: int, n: int, k: int, threads: int) -> None:
+    make = Maker(k, (*before, m, k), (*before, k, n))
+    graph = make.graph(make.op("matmul", "x0", "x1"))
+    a, b = inputs_for(graph)
+    assert error_of(compiled(graph, isa, threads), [a + 1, b + 1]) <= DIRECT
+
+
+@FEW
+@given(
+    n=st.integers(1, 2), c=CHANNELS, rows=st.integers(1, 5), columns=st.integers(1, 5), k=st.integers(1, 3),
+    gap=st.integers(0, 1), pad=st.integers(0, 1), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_max_unpool(
+    isa: str, n: int, c: int, rows: int, columns: int, k: int, gap: int, pad: int, threads: int
+) -> None:
+    pad = min(pad, k // 2)
+    h, w = ((count - 1) * (k + gap) + k - 2 * pad for count in (rows, columns))
+    if min(h, w) < 1:
+        return
+    make = Maker(c, (n, c, h, w))
+    window = {"kernel_size": [k, k], "stride": [k + gap] * 2, "padding": [pad] * 4, "ceil_mode": False}
+    x = make.op("relu", "x0")  # many equal maxima: the first one counts
+    y = make.op("max_pool2d", x, **window, dilation=[1, 1])
+    graph = make.graph(make.op("max_unpool2d", make.op("add_scalar", y, value=0.5), x, **window))
+    assert error_of(compiled(graph, isa, threads), inputs_for(graph)) <= DIRECT
+
+
+@FEW
+@given(
+    c=CHANNELS, h=st.integers(2, 9), w=st.integers(2, 9), pads=st.tuples(*[st.integers(0, 8)] * 4),
+    mode=st.sampled_from(["reflect", "replicate"]),
+)  # fmt: skip
+def test_edge_pad(isa: str, c: int, h: int, w: int, pads: tuple[int, int, int, int], mode: str) -> None:
+    limits = (h, w, h, w)
+    padding = [min(p, limit - 1) if mode == "reflect" else p for p, limit in zip(pads, limits, strict=True)]
+    make = Maker(0, (2, c, h, w))
+    graph = make.graph(make.op("edge_pad2d", "x0", padding=padding, mode=mode))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) == 0
+
+
+@FEW
+@given(dims=st.lists(st.integers(1, 9), min_size=2, max_size=5), data=st.data(), blocked=st.booleans())
+def test_index_select(isa: str, dims: list[int], data: st.DataObject, blocked: bool) -> None:
+    dim = data.draw(st.integers(0, len(dims) - 1))
+    indices = data.draw(st.lists(st.integers(0, dims[dim] - 1), min_size=1, max_size=12))
+    make = Maker(0, tuple(dims))
+    x = make.conv("x0", dims[1], dims[1], 1) if blocked and len(dims) == 4 else "x0"
+    graph = make.graph(make.op("index_select", x, dim=dim, indices=indices))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_square_roots_and_absolute_values(isa: str, blocked: bool) -> None:
+    """On blocked maps of 19 channels the lanes past the last hold what would have no root."""
+    make = Maker(0, (2, 19, 5, 5))
+    x = make.op("add_scalar", make.conv("x0", 19, 19, 1), value=-5.0) if blocked else "x0"
+    graph = make.graph(make.conv(make.op("sqrt", make.op("abs", x)), 19, 19, 1))
+    assert error_of(compiled(graph, isa, 2), inputs_for(graph)) <= DIRECT
 
 
 def test_conv1d_and_pools_1d(isa: str) -> None:

@@ -39,6 +39,7 @@ struct DirectArgs {
   int block0 = 0;                   // first output channel block of this call
   int blocks = 0;                   // output channel blocks
   int pixel0 = 0, pixel1 = 0;       // half-open range of pixels
+  int step0 = 0, step1 = 0;         // half-open range of steps that `weights` holds; step1 = 0: all of them
 };
 
 struct DirectConfig {

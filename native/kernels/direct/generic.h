@@ -203,7 +203,7 @@ void panels(const DirectShape& s, const DirectArgs& a, int panel, int step0, int
   const float* w = a.weights;
   for (int b = 0; b < a.blocks;) {
     const int width = panel_width(panel, a.blocks - b);
-    const float* wp = w + static_cast<ptrdiff_t>(step0) * LANES * width * V;
+    const float* wp = w + static_cast<ptrdiff_t>(step0 - a.step0) * LANES * width * V;
     const int block = a.block0 + b;
     if constexpr (MAXNV >= 8) {
       if (width == 8) direct_panel<V, P, 8, LANES>(s, a, wp, block, step0, step1);

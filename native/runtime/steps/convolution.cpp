@@ -3,8 +3,10 @@
 // Both become phases: stride-1 walks over an output grid with a list of taps. A convolution is one phase; a transposed
 // convolution with stride s is s*s phases, each writing every s-th output row and column.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/direct/direct.h"
+#include "kernels/unpack/unpack.h"
 #include "runtime/step.h"
 
 namespace fastcnn {
@@ -23,7 +25,11 @@ struct Phase {
   // Filled by pack():
   DirectShape shape;
   std::vector<int32_t> offsets;
-  Buffer weights;
+  Buffer weights;        // [panel][step][lane][panel width]
+  Buffer codes, scales;  // the same in 16 bits, and [panel][kScaleRows rows][panel width]
+
+  int16_t* codes_at(size_t index) { return reinterpret_cast<int16_t*>(codes.data()) + index; }
+  const int16_t* codes_at(size_t index) const { return reinterpret_cast<const int16_t*>(codes.data()) + index; }
 };
 
 // Groups the kernels can run on whole channel blocks; 1 (with zero weights between groups) always works.
@@ -37,7 +43,10 @@ int usable_groups(int groups, int in_c, int out_c, int lanes) {
 class DirectStep final : public Step {
  public:
   DirectStep(const StepSpec& spec, std::vector<Phase> phases, bool transposed)
-      : in_(spec.in.at(0)), kernels_(direct_kernels(spec.isa)), phases_(std::move(phases)) {
+      : in_(spec.in.at(0)),
+        kernels_(direct_kernels(spec.isa)),
+        unpack_(unpack_kernels(spec.isa)),
+        phases_(std::move(phases)) {
     out = spec.out;
     epilogue_ = parse_epilogue(spec, out.blocks, kernels_.lanes);
     if (epilogue_.has_residual) residual_ = spec.in.at(1);
@@ -55,6 +64,7 @@ class DirectStep final : public Step {
     if (!known || pixel_block_ < 1) throw std::invalid_argument("direct: no such tile configuration");
     const int run = std::max(1, static_cast<int>(spec.integer("sum_terms")) / (in_.blocked ? kernels_.lanes : 1));
     const bool compensated = spec.integer("compensated", 0) != 0;
+    i16_ = spec.word("weights", "f32") == "i16";
     for (Phase& phase : phases_) {
       pack(phase, spec, groups, transposed);
       DirectShape& s = phase.shape;
@@ -66,19 +76,26 @@ class DirectStep final : public Step {
   }
 
   std::string kernel() const override {
-    return std::string("direct_f32_") + std::to_string(config_.tile) + "x" +
+    return std::string(i16_ ? "direct_i16_" : "direct_f32_") + std::to_string(config_.tile) + "x" +
            std::to_string(config_.panel * kernels_.lanes) + "_" + isa_name(kernels_.isa);
   }
 
   size_t weight_bytes() const override {
     size_t bytes = epilogue_.bytes();
-    for (const Phase& p : phases_) bytes += p.weights.size() * sizeof(float) + p.offsets.size() * sizeof(int32_t);
+    for (const Phase& p : phases_) {
+      bytes += (p.weights.size() + p.codes.size() + p.scales.size()) * sizeof(float);
+      bytes += p.offsets.size() * sizeof(int32_t);
+    }
     return bytes;
   }
 
+  size_t scratch_floats(int threads) const override { return i16_ ? static_cast<size_t>(threads) * kPiece : 0; }
+
   void run(const RunContext& ctx) const override {
     for (const Phase& phase : phases_) {
-      if (split_panels_) {
+      if (i16_) {
+        run_unpacking(ctx, phase);
+      } else if (split_panels_) {
         run_panels(ctx, phase);
       } else {
         run_pixels(ctx, phase);
@@ -126,17 +143,29 @@ class DirectStep final : public Step {
     }
     s.steps = static_cast<int>(p.offsets.size());
     s.step_offset = p.offsets.data();
-    p.weights = Buffer(static_cast<size_t>(groups_) * out_blocks_ * V * s.steps * lanes);
-    float* to = p.weights.data();
+    const size_t rows = static_cast<size_t>(s.steps) * lanes, columns = static_cast<size_t>(groups_) * out_blocks_ * V;
+    const size_t scale_rows = (rows + kScaleRows - 1) / kScaleRows;
+    Buffer panel;
+    if (i16_) {
+      p.codes = Buffer((rows * columns + 1) / 2);
+      p.scales = Buffer(scale_rows * columns);
+      panel = Buffer(rows * config_.panel * V);
+    } else {
+      p.weights = Buffer(rows * columns);
+    }
+    size_t column = 0;
     for (int g = 0; g < groups_; ++g) {
       for (int b = 0; b < out_blocks_;) {
-        const int width = panel_width(config_.panel, out_blocks_ - b);
+        const int width = panel_width(config_.panel, out_blocks_ - b) * V;
+        float* to = i16_ ? panel.data() : p.weights.data() + rows * column;
+        const float* filled = to;
         for (int cb = 0; cb < in_blocks_; ++cb) {
           for (const Tap& tap : taps) {
             for (int l = 0; l < lanes; ++l) {
               const int c = (g * in_blocks_ + cb) * lanes + l;
-              for (int k = 0; k < width * V; ++k, ++to) {
+              for (int k = 0; k < width; ++k, ++to) {
                 const int f = (g * out_blocks_ + b) * V + k;
+                *to = 0.0f;
                 if (empty || c >= in_c || f >= out_c || c / in_per_group != f / out_per_group) continue;
                 const int64_t index =
                     transposed
@@ -147,7 +176,25 @@ class DirectStep final : public Step {
             }
           }
         }
-        b += width;
+        if (i16_) round_panel(filled, rows, width, p.codes_at(rows * column), p.scales.data() + scale_rows * column);
+        b += width / V;
+        column += static_cast<size_t>(width);
+      }
+    }
+  }
+
+  // Rounds a packed panel to 16 bits with one scale per column and kScaleRows rows.
+  static void round_panel(const float* w, size_t rows, int width, int16_t* codes, float* scales) {
+    for (size_t first = 0; first < rows; first += kScaleRows, scales += width) {
+      const size_t last = std::min(rows, first + kScaleRows);
+      for (int k = 0; k < width; ++k) {
+        float top = 0.0f;
+        for (size_t r = first; r < last; ++r) top = std::max(top, std::fabs(w[r * width + k]));
+        scales[k] = top / 32767.0f;
+        const double inverse = top > 0.0f ? 32767.0 / static_cast<double>(top) : 0.0;
+        for (size_t r = first; r < last; ++r) {
+          codes[r * width + k] = static_cast<int16_t>(std::lrint(static_cast<double>(w[r * width + k]) * inverse));
+        }
       }
     }
   }
@@ -219,13 +266,57 @@ class DirectStep final : public Step {
     }
   }
 
+  // Panels of 16-bit weights, a piece that fits L1 at a time: expand it, then let every pixel use it.
+  void run_unpacking(const RunContext& ctx, const Phase& p) const {
+    const int V = kernels_.lanes, lanes = p.shape.lanes;
+    const size_t rows = static_cast<size_t>(p.shape.steps) * lanes;
+    const size_t scale_rows = (rows + kScaleRows - 1) / kScaleRows;
+    float* piece = ctx.scratch + static_cast<size_t>(ctx.thread) * kPiece;
+    int64_t begin, end;
+    ctx.part(static_cast<int64_t>(groups_) * out_blocks_, begin, end, config_.panel);
+    if (groups_ > 1) ctx.part(groups_, begin, end), begin *= out_blocks_, end *= out_blocks_;
+    for (int64_t block = begin; block < end;) {
+      const int g = static_cast<int>(block / out_blocks_);
+      const int vectors = panel_width(config_.panel, static_cast<int>((g + 1) * out_blocks_ - block));
+      const int width = vectors * V, steps = std::max(1, kPiece / (lanes * width));
+      const int16_t* codes = p.codes_at(rows * block * V);
+      const float* scales = p.scales.data() + scale_rows * block * V;
+      DirectShape shape = p.shape;
+      shape.step_block = steps;
+      for (int step = 0; step < shape.steps; step += steps) {
+        const int row1 = std::min(step + steps, shape.steps) * lanes;
+        for (int row = step * lanes; row < row1;) {
+          const int stop = std::min(row1, (row / kScaleRows + 1) * kScaleRows);
+          unpack_.i16(codes + static_cast<ptrdiff_t>(row) * width,
+                      scales + static_cast<ptrdiff_t>(row / kScaleRows) * width, stop - row, vectors,
+                      piece + (row - step * lanes) * width);
+          row = stop;
+        }
+        for (int n = 0; n < images(); ++n) {
+          DirectArgs a = args(ctx, p, n, g);
+          a.weights = piece;
+          a.block0 = static_cast<int>(block);
+          a.blocks = vectors;
+          a.pixel1 = pixels(p);
+          a.step0 = step;
+          a.step1 = row1 / lanes;
+          kernels_.run(shape, a, config_);
+        }
+      }
+      block += vectors;
+    }
+  }
+
+  static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
+
   Tensor in_, residual_;
   const DirectKernels& kernels_;
+  const UnpackKernels& unpack_;
   std::vector<Phase> phases_;
   Epilogue epilogue_;
   DirectConfig config_;
   int pixel_block_ = 1, groups_ = 1, in_blocks_ = 1, out_blocks_ = 1;
-  bool split_panels_ = false, fold_batch_ = false;
+  bool split_panels_ = false, fold_batch_ = false, i16_ = false;
 };
 
 }  // namespace

@@ -103,7 +103,19 @@ def direct_candidates(
             }
             found.append(Candidate(f"direct:{tile}x{panel}:{split}", "direct", attrs))
     # One tile with both splits says more than two tiles with one.
-    return sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
+    found = sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
+    if not exact and weight_bytes > _UNPACK_FROM_BYTES and pixels * batch <= _UNPACK_MOST_PIXELS:
+        best = next(c for c in found if c.attrs["split"] == "panels" or target.threads == 1)
+        attrs = {**best.attrs, "split": "panels", "weights": "i16"}
+        label = f"direct_i16:{best.attrs['tile']}x{best.attrs['panel']}"
+        found.insert(0, Candidate(label, "direct", attrs, exact=False, why="weights read in 16 bits"))
+    return found
+
+
+_UNPACK_FROM_BYTES = 1 << 20
+"""Weights below this stay in cache from one inference to the next: halving their bytes gains nothing."""
+_UNPACK_MOST_PIXELS = 64
+"""With more pixels the products take longer than reading the weights."""
 
 
 FORMS = {3: (6, 4, 2), 5: (4, 2)}

@@ -1,0 +1,49 @@
+// Expansion of 16-bit weights. Included once per ISA.
+#pragma once
+
+#include "base/simd.h"
+#include "kernels/unpack/unpack.h"
+
+namespace fastcnn {
+namespace {
+
+template <int V>
+[[gnu::always_inline]] inline Vec<V> load_i16(const int16_t* p) {
+  typedef int16_t Short __attribute__((vector_size(V * 2), aligned(2), may_alias));
+  return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Short*>(p), IVec<V>), Vec<V>);
+}
+
+constexpr int kAhead = 2048;  // entries: 4 KiB, a page ahead of the stream
+
+template <int V, int NV>
+void unpack_rows(const int16_t* q, const float* scale, int rows, float* out) {
+  Vec<V> s[NV];
+#pragma GCC unroll 16
+  for (int j = 0; j < NV; ++j) s[j] = load<V>(scale + j * V);
+  for (int k = 0; k < rows; ++k) {
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) {
+      if (j * V % 32 == 0) __builtin_prefetch(q + j * V + kAhead);
+      store<V>(out + j * V, load_i16<V>(q + j * V) * s[j]);
+    }
+    q += NV * V;
+    out += NV * V;
+  }
+}
+
+template <int V>
+void unpack_i16(const int16_t* q, const float* scale, int rows, int vectors, float* out) {
+  if (vectors == 8) return unpack_rows<V, 8>(q, scale, rows, out);
+  if (vectors == 4) return unpack_rows<V, 4>(q, scale, rows, out);
+  if (vectors == 3) return unpack_rows<V, 3>(q, scale, rows, out);
+  if (vectors == 2) return unpack_rows<V, 2>(q, scale, rows, out);
+  unpack_rows<V, 1>(q, scale, rows, out);
+}
+
+template <int V>
+UnpackKernels make_unpack(Isa isa) {
+  return {isa, V, unpack_i16<V>};
+}
+
+}  // namespace
+}  // namespace fastcnn
