@@ -11,13 +11,15 @@ import numpy as np
 
 from fastcnn import _native
 from fastcnn.engine.graph.graph import GraphError
-from fastcnn.engine.plan.candidates import Target, make_target
+from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.plan.tune import Progress
 from fastcnn.engine.run.net import CompiledNet
 from fastcnn.reporting.host import default_threads
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from fastcnn.artifact.hint import PlanHint
 
 __all__ = ["CompiledNet", "compile", "load"]
 
@@ -32,8 +34,8 @@ EXACT_TOLERANCE = 2e-6
 def resolve_tolerance(tolerance: Any) -> tuple[float, bool]:
     """Return the largest net error and whether only exact kernels may run.
 
-    ``"exact"`` reorders nothing but sums; ``"fp32"`` allows Winograd up to a net error of 1e-4; a float is that
-    error.
+    ``"exact"`` reorders nothing but sums; ``"fp32"`` allows Winograd, and 16-bit weights with a scale for every 64 where
+    reading them is what a layer costs, up to a net error of 1e-4; a float is that error.
     """
     if tolerance == "exact":
         return EXACT_TOLERANCE, True
@@ -77,7 +79,8 @@ def compile(
         the sizes of its inputs (the batch excepted) needs none.
     tolerance : {"exact", "fp32"} or float
         Largest error of the net against its exact kernels: per picture max|y - y_exact| / max|y_exact|. ``"exact"``
-        reorders nothing but sums; ``"fp32"`` allows Winograd up to 1e-4.
+        reorders nothing but sums; ``"fp32"`` allows Winograd, and 16-bit weights (a scale for every 64) where reading
+        them is what a layer costs, up to 1e-4.
     threads : int, optional
         Threads of one inference; one for each physical core by default.
     strict : bool
@@ -151,7 +154,8 @@ def load(
         Threads of one inference; those of the saved plan by default, at most the cores there are.
     plan : {"saved", "tune", "heuristic"}
         ``"saved"`` follows the plan in the file: on the same instruction set and thread count the output is bit-equal
-        to the net that saved it. Where it does not fit, the heuristic takes its place and a log line says so.
+        to the net that saved it. Where it does not fit, the heuristic takes its place and a log line says so. The
+        error the file states is a claim: the plan prints it "as saved", and measures anew where file and claim differ.
     tolerance : optional
         As in :func:`fastcnn.compile`; the file's by default.
 
@@ -162,76 +166,52 @@ def load(
     Raises
     ------
     ArtifactError
-        (a ValueError) For a damaged or foreign file: names the field.
-        It also says so where the file cannot be read at all.
+        (a ValueError) For a damaged or foreign file: names the field, those of the saved plan included.
+        It also says so where the file cannot be read at all, or this machine cannot hold the net.
     """
     if plan not in ("saved", "tune", "heuristic"):
         raise ValueError(f'plan={plan!r} is not understood: choose "saved", "tune" or "heuristic"')
-    from fastcnn.artifact import load_graph
+    from fastcnn.artifact import ArtifactError, load_graph
+    from fastcnn.artifact.hint import parse_hint
 
     artifact = load_graph(path)
-    hint = artifact.plan_hint if isinstance(artifact.plan_hint, dict) else {}
+    try:
+        hint = parse_hint(artifact.plan_hint, artifact.graph)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
     isa = str(_native.host()["isa_active"])
-    if tolerance is not None:
-        limit, exact = resolve_tolerance(tolerance)
-    else:
-        limit, exact = _hint_tolerance(hint)
-    saved_threads = hint.get("threads")
-    if threads is None and isinstance(saved_threads, int) and not isinstance(saved_threads, bool) and saved_threads > 0:
-        threads = min(saved_threads, int(_native.host()["cores"]))
+    limit, exact = _hint_tolerance(hint) if tolerance is None else resolve_tolerance(tolerance)
+    if threads is None and hint.threads is not None:
+        threads = min(hint.threads, int(_native.host()["cores"]))
     target = make_target(isa, resolve_threads(threads))
-    choices = hint.get("choices")
     how: Literal["heuristic", "tune", "hint"] = "tune" if plan == "tune" else "heuristic"
-    if plan == "saved" and isinstance(choices, dict) and all(isinstance(v, str) for v in choices.values()):
-        if hint.get("isa") == isa and hint.get("threads") == target.threads:
+    if plan == "saved" and hint.choices is not None:
+        if hint.isa == isa and hint.threads == target.threads:
             how = "hint"
         else:
             logger.info(
                 "%s: the saved plan is for %s and %s threads, this is %s and %s: heuristic plan instead",
-                path, hint.get("isa"), hint.get("threads"), isa, target.threads,
+                path, hint.isa, hint.threads, isa, target.threads,
             )  # fmt: skip
-    from fastcnn.artifact import ArtifactError
-
     try:
-        return _loaded(
-            artifact, target, limit, exact, how, hint if tolerance is None else {**hint, "error": None}, progress
+        return CompiledNet(
+            artifact.graph,
+            target,
+            tolerance=limit,
+            exact=exact,
+            how=how,
+            hint=hint.choices if how == "hint" else None,
+            # For another tolerance than the file's, and for another net, its error says nothing.
+            known_error=hint.claims(artifact.graph, limit) if how == "hint" and tolerance is None else None,
+            meta=artifact.meta,
+            progress=progress,
         )
     except (GraphError, MemoryError, OverflowError) as error:
         raise ArtifactError(f"{path}: the graph in this file cannot be planned: {error}") from error
 
 
-def _loaded(
-    artifact: Any,
-    target: Target,
-    limit: float,
-    exact: bool,
-    how: Literal["heuristic", "tune", "hint"],
-    hint: dict[str, Any],
-    progress: Progress | None,
-) -> CompiledNet:
-    return CompiledNet(
-        artifact.graph,
-        target,
-        tolerance=limit,
-        exact=exact,
-        how=how,
-        hint=hint["choices"] if how == "hint" else None,
-        known_error=_hint_error(hint) if how == "hint" else None,
-        meta=artifact.meta,
-        progress=progress,
-    )
-
-
-def _hint_error(hint: dict[str, Any]) -> float | None:
-    error = hint.get("error")
-    return error if isinstance(error, float) and 0 <= error < 1 else None
-
-
-def _hint_tolerance(hint: dict[str, Any]) -> tuple[float, bool]:
-    value, exact = hint.get("tolerance"), hint.get("exact")
-    if isinstance(value, float) and 0 < value < 1:
-        return value, exact is True
-    return FP32_TOLERANCE, False
+def _hint_tolerance(hint: PlanHint) -> tuple[float, bool]:
+    return (FP32_TOLERANCE, False) if hint.tolerance is None else (hint.tolerance, hint.exact)
 
 
 def _as_tensors(example_inputs: Any) -> Any:

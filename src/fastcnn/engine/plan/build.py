@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 from fastcnn import _native
 from fastcnn.engine.graph.graph import GraphError
 from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.limits import check_draft, check_memory
 from fastcnn.engine.plan.lowering import Lowered
 from fastcnn.engine.plan.memory import lower_bound, plan_memory
 from fastcnn.engine.plan.slots import Candidate, Draft
@@ -28,8 +28,12 @@ class Built:
         """Put another candidate in place of a step; call ``net.finish()`` after the last one."""
         if candidate == self.chosen[index]:
             return
-        op, inputs, out, attrs, weights = step_arguments(self.lowered.drafts[index], candidate)
-        self.net.replace_step(index, op, inputs, out, attrs, weights)
+        draft = self.lowered.drafts[index]
+        op, inputs, out, attrs, weights = step_arguments(draft, candidate)
+        try:
+            self.net.replace_step(index, op, inputs, out, attrs, weights)
+        except ValueError as error:
+            raise GraphError(f"layer {draft.name!r}: {error}") from error
         self.chosen[index] = candidate
 
 
@@ -42,23 +46,25 @@ def step_arguments(
 
 
 def build(lowered: Lowered, chosen: list[Candidate], target: Target) -> Built:
-    """Assign memory and make the native net."""
+    """Assign memory and make the native net.
+
+    Raises
+    ------
+    GraphError
+        Where native code cannot count that far or this process cannot hold the plan; nothing is allocated then.
+    """
     roots = [s for s in lowered.storages if s.parent is None and s.space == "arena"]
     arena = plan_memory(roots)
-    _check_memory(4 * (arena + sum(math.prod(dims) for dims in lowered.outputs)))
+    activations = 4 * (arena + sum(math.prod(dims) for dims in lowered.outputs))
+    check_memory(activations, "activations of this size")
+    weights = sum(check_draft(d, c, target.lanes) for d, c in zip(lowered.drafts, chosen, strict=True))
+    check_memory(activations + weights, "this net with its packed weights")
     net = _native.Net(target.isa, target.threads)
     net.set_arena(arena)
     for draft, candidate in zip(lowered.drafts, chosen, strict=True):
-        net.add_step(*step_arguments(draft, candidate))
+        try:
+            net.add_step(*step_arguments(draft, candidate))
+        except ValueError as error:
+            raise GraphError(f"layer {draft.name!r}: {error}") from error
     net.finish()
     return Built(net, lowered, list(chosen), arena, lower_bound(roots))
-
-
-def _check_memory(needed: int) -> None:
-    """Refuse a plan that this machine's memory cannot hold, before anything is allocated for it."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > limit:
-        raise GraphError(
-            f"activations of this size need {needed / 2**30:.1f} GiB and the machine has {limit / 2**30:.1f}: "
-            f"give smaller or fewer pictures"
-        )

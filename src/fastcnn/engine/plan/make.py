@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from fastcnn.engine.graph.graph import Array, Graph
+from fastcnn.engine.graph.graph import Array, Graph, GraphError
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan import tune as tuning
@@ -17,6 +17,7 @@ from fastcnn.engine.plan.build import Built, build
 from fastcnn.engine.plan.cache import load_choices, plan_key, store_choices
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.layer_error import layer_error
+from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Plan, PlanStep
@@ -28,6 +29,9 @@ How = Literal["heuristic", "tune", "hint"]
 
 SAFETY = 0.5
 """Share of the tolerance that the calibration inputs may use: other inputs can be worse."""
+
+MOST_MACS = 4 * 10**12
+"""Multiply-adds of an inference that is still run on made-up inputs to measure an error: minutes on a small machine."""
 
 
 @dataclass
@@ -64,7 +68,8 @@ def make_plan(
     how : {"heuristic", "tune", "hint"}
         ``tune`` times the candidates (or finds an earlier result in the disk cache); ``hint`` follows ``hint``.
     known_error : float, optional
-        The error measured when the hint was made, for this very plan: it is then not measured again.
+        The error stated with the hint, for this very net and plan. It is then not measured again, unless the hint does
+        not fit or one layer alone is worse than the tolerance.
     calibration : sequence of ndarray, optional
         Inputs to time and to measure the error with; standard normal ones are made where there are none.
 
@@ -75,9 +80,25 @@ def make_plan(
     Raises
     ------
     GraphError
-        (a ValueError) Where the shapes do not fit the net or an op has no native kernel.
+        (a ValueError) Where the shapes do not fit the net, an op has no native kernel, or the machine cannot hold it.
     """
+    try:
+        return _planned(
+            graph, input_shapes, target, tolerance, exact, how, hint, known_error, list(calibration or ()), progress
+        )
+    except MemoryError:
+        raise GraphError(
+            f"too little free memory for inputs of shape {', '.join(map(str, input_shapes))}: give smaller or fewer "
+            f"pictures"
+        ) from None
+
+
+def _planned(
+    graph: Graph, input_shapes: Sequence[Shape], target: Target, tolerance: float, exact: bool, how: How,
+    hint: Mapping[str, str] | None, known_error: float | None, inputs: list[Array], progress: tuning.Progress | None,
+) -> Planned:  # fmt: skip
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
+    check_values(graph, shapes)
     optimised = optimise(graph, shapes)
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
@@ -103,34 +124,41 @@ def make_plan(
 
     if misfits:
         known_error = None
-    inputs = list(calibration) if calibration is not None else []
+    own_error = _own_errors(lowered, target)
+    if known_error is not None and any(own_error(i, c) > tolerance for i, c in enumerate(chosen) if not c.exact):
+        known_error = None
     reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
-    if not inputs and (how == "tune" or (reorders and known_error is None)):
-        inputs = _normal_inputs(input_shapes)
+    unmeasured = reorders and known_error is None and not inputs and how != "tune"
+    if unmeasured and sum(d.macs for d in lowered.drafts) > MOST_MACS:
+        chosen, reorders = tuning.exact_choice(lowered), False
+        notes.append("too much arithmetic to measure an error while planning: exact kernels")
+    measured = reorders and known_error is None
+    built = build(lowered, tuning.exact_choice(lowered) if measured else chosen, target)
+    # Only now, when the plan is known to fit, may inputs take memory.
+    inputs = inputs or (_normal_inputs(input_shapes) if measured or how == "tune" else [])
     reference: list[Array] | None = None
-    if reorders and known_error is None:
-        built = build(lowered, tuning.exact_choice(lowered), target)
+    if measured:
         reference = tuning.run_once(built, inputs)
         for index, candidate in enumerate(chosen):
             built.replace(index, candidate)
         built.net.finish()
-    else:
-        built = build(lowered, chosen, target)
 
     seconds: list[dict[str, float]] | None = None
     if origin == "tuned":
         tuned = tuning.tune(built, inputs, progress=progress)
         seconds = tuned.seconds
     error = known_error if reorders else None
+    as_saved = error is not None
     if reference is not None:
-        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, target)
+        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error)
         notes += dropped
     step_ms = None
     if how == "tune":
         step_ms = np.median(tuning.profile(built, inputs, 5), axis=1) * 1e3
         if key is not None and origin == "tuned":
             store_choices(key, _choices(built))
-    plan = _describe(built, target, tolerance, input_shapes, origin, notes, error, step_ms, seconds)
+    plan = _describe(built, target, tolerance, input_shapes, origin, notes, error, own_error, step_ms, seconds)
+    plan = plan.with_(error_as_saved=as_saved)
     return Planned(plan, built)
 
 
@@ -139,27 +167,44 @@ def _normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
     return [rng.standard_normal(shape, np.float32) for shape in shapes]
 
 
+OwnError = Callable[[int, Candidate], float]
+
+
+def _own_errors(lowered: Lowered, target: Target) -> OwnError:
+    """Error of a step alone under a candidate, measured at most once."""
+    known: dict[tuple[int, str], float] = {}
+
+    def own_error(index: int, candidate: Candidate) -> float:
+        key = (index, candidate.label)
+        if key not in known:
+            known[key] = layer_error(lowered.drafts[index], candidate, target)
+        return known[key]
+
+    return own_error
+
+
 def _keep_budget(
-    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, target: Target
-) -> tuple[float, list[str]]:
-    """Replace the least accurate step by its next more exact candidate until the net keeps its error budget."""
+    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, own_error: OwnError
+) -> tuple[float | None, list[str]]:
+    """Replace the least accurate step by its next more exact candidate until the net keeps its error budget.
+
+    The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
+    """
     notes: list[str] = []
-    errors: dict[int, float] = {}
     while True:
         error = tuning.relative_error(tuning.run_once(built, inputs), reference)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact]
         if error <= budget or not risky:
-            return error, notes
-        for i in risky:
-            if i not in errors:
-                errors[i] = layer_error(built.lowered.drafts[i], built.chosen[i], target)
-        worst = max(risky, key=errors.__getitem__)
-        errors.pop(worst, None)
+            return error if np.isfinite(error) else None, notes
+        worst = max(risky, key=lambda i: own_error(i, built.chosen[i]))
         draft, dropped = built.lowered.drafts[worst], built.chosen[worst]
-        finer = next(c for c in draft.candidates if c.exact or c.attrs["m"] < dropped.attrs["m"])
+        finer = next(c for c in draft.candidates if c.exact or c.attrs.get("m", _NO_TILE) < dropped.attrs.get("m", 0))
         built.replace(worst, finer)
         built.net.finish()
         notes.append(f"{draft.name}: {dropped.label} exceeded the error budget, {finer.label} instead")
+
+
+_NO_TILE = 1 << 10  # of a candidate that is no Winograd form: never finer than one
 
 
 def _choices(built: Built) -> dict[str, str]:
@@ -193,7 +238,7 @@ def _why(
 
 def _describe(
     built: Built, target: Target, tolerance: float, input_shapes: Sequence[Shape], origin: str, notes: list[str],
-    error: float | None, step_ms: Array | None, seconds: list[dict[str, float]] | None,
+    error: float | None, own_error: OwnError, step_ms: Array | None, seconds: list[dict[str, float]] | None,
 ) -> Plan:  # fmt: skip
     net, steps = built.net, []
     for i, (draft, candidate) in enumerate(zip(built.lowered.drafts, built.chosen, strict=True)):
@@ -203,7 +248,7 @@ def _describe(
                 source=draft.source,
                 kernel=net.kernel(i),
                 why=_why(built.lowered, i, candidate, seconds, origin),
-                error=None if candidate.exact else layer_error(draft, candidate, target),
+                error=None if candidate.exact else own_error(i, candidate),
                 ms=None if step_ms is None else float(step_ms[i]),
                 macs=draft.macs,
                 weight_bytes=net.step_weight_bytes(i),

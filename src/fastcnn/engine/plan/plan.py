@@ -46,8 +46,8 @@ class Plan:
     """An immutable plan for one set of input shapes.
 
     ``error`` is the net's, against its own exact kernels on the calibration inputs; ``None`` where nothing was
-    reordered or nothing was measured. ``arena_bytes`` and ``scratch_bytes`` are needed once per running inference,
-    ``weight_bytes`` once.
+    reordered or nothing could be measured. With ``error_as_saved`` it is what the file says, not measured here.
+    ``arena_bytes`` and ``scratch_bytes`` are needed once per running inference, ``weight_bytes`` once.
     """
 
     isa: str
@@ -60,6 +60,7 @@ class Plan:
     scratch_bytes: int
     weight_bytes: int
     error: float | None = None
+    error_as_saved: bool = False
     how: str = "heuristic"
     notes: tuple[str, ...] = field(default=())
 
@@ -85,6 +86,7 @@ class Plan:
             "shapes": [list(shape) for shape in self.shapes],
             "how": self.how,
             "error": self.error,
+            "error_as_saved": self.error_as_saved,
             "total_ms": self.total_ms,
             "arena_bytes": self.arena_bytes,
             "arena_lower_bound": self.arena_lower_bound,
@@ -128,7 +130,7 @@ class Plan:
             right = "  ".join(row[k].rjust(widths[k]) for k in range(3, 6))
             lines.append(f"{left}  {right}".rstrip())
         total = "" if self.total_ms is None else f", {self.total_ms:.2f} ms"
-        error = "" if self.error is None else f", error {self.error:.1e}{' as saved' if self.how == 'saved' else ''}"
+        error = "" if self.error is None else f", error {self.error:.1e}{' as saved' if self.error_as_saved else ''}"
         mb = 1e-6
         lines.append(
             f"plan ({self.how}) for {', '.join(map(str, self.shapes))} on {self.isa}, {self.threads} thread"

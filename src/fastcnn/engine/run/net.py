@@ -127,14 +127,18 @@ class CompiledNet:
                 f"this net takes {len(self.graph.inputs)} input{'s' if len(self.graph.inputs) != 1 else ''} "
                 f"({', '.join(v.name for v in self.graph.inputs)}), got {len(arrays)}"
             )
-        outputs = self.run(arrays)
+        # The plan comes first: a shape that cannot be planned is refused before its array is copied.
+        shaped = self._shape_plan(tuple(a.shape for a in arrays))
+        outputs = self._run(shaped, [np.ascontiguousarray(a) for a in arrays])
         if torch is not None:
             outputs = [torch.from_numpy(y) for y in outputs]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run on checked C-contiguous float32 arrays; a list of new arrays."""
-        shaped = self._shape_plan(tuple(a.shape for a in arrays))
+        return self._run(self._shape_plan(tuple(a.shape for a in arrays)), arrays)
+
+    def _run(self, shaped: _ShapePlan, arrays: Sequence[Array]) -> list[Array]:
         values: dict[str, Array] = {v.name: a for v, a in zip(self.graph.inputs, arrays, strict=True)}
         for segment, planned in zip(shaped.segments, shaped.planned, strict=True):
             given = [values[name] for name in segment.inputs]
@@ -159,17 +163,13 @@ class CompiledNet:
             If the file cannot be written; nothing half-written is left.
         """
         from fastcnn.artifact import save_graph
+        from fastcnn.artifact.hint import make_hint
 
         self.graph.to_json()  # a torch step is an error before anything is opened
-        hint = {
-            "isa": self.isa,
-            "threads": self.threads,
-            "tolerance": self.tolerance,
-            "exact": self._exact,
-            "shapes": [list(s) for s in self._example],
-            "choices": self.plan.choices(),
-            "error": self.plan.error,
-        }
+        hint = make_hint(
+            self.graph, isa=self.isa, threads=self.threads, tolerance=self.tolerance, exact=self._exact,
+            shapes=self._example, choices=self.plan.choices(), error=self.plan.error,
+        )  # fmt: skip
         return save_graph(path, self.graph, plan_hint=hint, meta={**self.meta, **meta})
 
     def __repr__(self) -> str:
@@ -191,7 +191,7 @@ class CompiledNet:
             )
         if value.size == 0:
             raise ValueError(f"input {name!r} has shape {value.shape}: an empty batch or image cannot be run")
-        return np.ascontiguousarray(value)
+        return value
 
     def _shape_plan(self, shapes: tuple[Shape, ...]) -> _ShapePlan:
         with self._lock:
