@@ -51,6 +51,7 @@ format: $(STAMP)/tools
 
 fuzz: $(STAMP)/build
 	$(PY) tools/fuzz_artifact.py --cases 100000
+	$(PY) tools/fuzz_artifact.py --stage load --cases 10000
 
 bench: $(STAMP)/build
 	mkdir -p benchmarks/results

@@ -1,20 +1,25 @@
-"""Structure-aware fuzzing of the .fcnn reader: nothing but ArtifactError or success may come out.
+"""Structure-aware fuzzing of .fcnn files in two stages: the reader alone, and load with a call of the net.
 
     python tools/fuzz_artifact.py --cases 100000
+    python tools/fuzz_artifact.py --stage load --cases 10000
     python tools/fuzz_artifact.py --cases 5000 --coverage
 
-Mutates small files that use every form of coding. Most mutations repair the lengths, offsets and checksums around the
-lie, so that it reaches the check meant for it. Cases run in a child process with 2 GiB of address space; a case that
-hangs, kills the process or raises anything else is a failure, and its number reproduces it (``--only N``). Progress
-goes to stderr, one JSON document to stdout; the exit code is 1 on any failure.
+``reader`` mutates small files that use every form of coding; most mutations repair the lengths, offsets and checksums
+around the lie, so that it reaches the check meant for it. Nothing but ArtifactError or success may come out of
+``load_graph`` and ``inspect``. ``load`` mutates small nets over every op (``fuzz_nets``): attributes, wiring, shapes,
+weights and the plan hint (``fuzz_graph``); ``fuzz_load`` says what is allowed there.
+
+Cases run in child processes with 2 GiB of address space; a case that hangs, kills the process or raises anything else
+is a failure, and its number reproduces it (``--only N``). Progress goes to stderr, one JSON document to stdout; the
+exit code is 1 on any failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import faulthandler
+import itertools
 import json
 import os
 import random
@@ -25,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -318,22 +324,84 @@ def _alarm(*_: object) -> None:
     raise Hang
 
 
-def run_cases(arguments: argparse.Namespace, progress_file: Path) -> dict[str, Any]:
-    """Child process: run the cases and count what came out."""
-    from fuzz_seeds import FORMS, META, PLAN, every_form, forms_of, small_net
+class ReaderStage:
+    """``load_graph`` and ``inspect`` on files damaged anywhere."""
 
-    from fastcnn.artifact import ArtifactError, inspect, load_graph, save_graph
+    def __init__(self, folder: Path) -> None:
+        from fuzz_seeds import FORMS, META, PLAN, every_form, forms_of, small_net
 
-    folder = Path(tempfile.mkdtemp(prefix="fastcnn-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-    try:
-        seeds = []
+        from fastcnn.artifact import save_graph
+
+        self.seeds = []
         for i, graph in enumerate([every_form(), small_net()]):
             save_graph(folder / f"{i}.fcnn", graph, plan_hint=PLAN, meta=META)
-            seeds.append((folder / f"{i}.fcnn").read_bytes())
-        descriptions = [entry["code"] for seed in seeds for entry in File.parse(seed).inner["weights"]]
+            self.seeds.append((folder / f"{i}.fcnn").read_bytes())
+        descriptions = [entry["code"] for seed in self.seeds for entry in File.parse(seed).inner["weights"]]
         missing = set(FORMS) - forms_of(descriptions)
         if missing:
             raise SystemExit(f"seeds do not use {sorted(missing)}")
+
+    def mutate(self, rng: random.Random, number: int) -> tuple[str, bytes]:
+        try:
+            return mutate(rng, self.seeds, number)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            return "flip", bruise(rng, rng.choice(self.seeds))  # the lie cannot be written down at all
+
+    def attempt(self, rng: random.Random, path: Path, number: int) -> str:
+        from fastcnn.artifact import ArtifactError, inspect, load_graph
+
+        try:
+            if number % 8 == 7:
+                str(inspect(path))
+            else:
+                load_graph(path)
+        except ArtifactError:
+            return "ArtifactError"
+        return "loaded"
+
+
+class LoadStage:
+    """``fastcnn.load``, the plan as text, and calls, on whole files that tell of odd nets and lie in their hints."""
+
+    def __init__(self, folder: Path) -> None:
+        from fuzz_nets import NETS
+
+        from fastcnn import _native
+        from fastcnn.engine.plan.candidates import make_target
+        from fastcnn.engine.run.net import CompiledNet
+
+        target = make_target(str(_native.host()["isa_active"]), 2)
+        self.seeds = []
+        for build in NETS:
+            net = CompiledNet(build(), target, tolerance=1e-4, exact=False, how="heuristic")
+            net.save(folder / "seed.fcnn")
+            self.seeds.append((folder / "seed.fcnn").read_bytes())
+
+    def mutate(self, rng: random.Random, number: int) -> tuple[str, bytes]:
+        from fuzz_graph import mutate_net
+
+        file = File.parse(rng.choice(self.seeds))
+        try:
+            return mutate_net(rng, file, number), file.build()
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+            # The lie cannot be written down, or a second one does not find what it wants to change.
+            return "untouched", rng.choice(self.seeds)
+
+    def attempt(self, rng: random.Random, path: Path, number: int) -> str:
+        from fuzz_load import load_case
+
+        return load_case(rng, path)
+
+
+STAGES = {"reader": ReaderStage, "load": LoadStage}
+
+
+def run_cases(arguments: argparse.Namespace, progress_file: Path) -> dict[str, Any]:
+    """Child process: run the cases and count what came out."""
+    folder = Path(tempfile.mkdtemp(prefix="fastcnn-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    try:
+        warnings.simplefilter("error", RuntimeWarning)  # numpy's: a value no one has looked at
+        stage = STAGES[arguments.stage](folder)
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         signal.signal(signal.SIGPROF, _alarm)
         outcomes: Counter[str] = Counter()
@@ -341,13 +409,9 @@ def run_cases(arguments: argparse.Namespace, progress_file: Path) -> dict[str, A
         failures: list[dict[str, Any]] = []
         slowest = 0.0
         target = folder / "case.fcnn"
-        numbers = [arguments.only] if arguments.only is not None else range(arguments.cases)
-        for number in numbers:
+        for number in range(arguments.first, arguments.first + arguments.cases):
             rng = random.Random(f"{arguments.seed}/{number}")
-            try:
-                kind, data = mutate(rng, seeds, number)
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-                kind, data = "flip", bruise(rng, rng.choice(seeds))  # the lie cannot be written down at all
+            kind, data = stage.mutate(rng, number)
             target.write_bytes(data)
             progress_file.write_text(str(number))
             kinds[kind] += 1
@@ -355,13 +419,7 @@ def run_cases(arguments: argparse.Namespace, progress_file: Path) -> dict[str, A
             faulthandler.dump_traceback_later(12 * HANG_SECONDS, exit=True)  # a hang inside native code
             signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
             try:
-                if number % 8 == 7:
-                    str(inspect(target))
-                else:
-                    load_graph(target)
-                outcomes["loaded"] += 1
-            except ArtifactError:
-                outcomes["ArtifactError"] += 1
+                outcomes[stage.attempt(rng, target, number)] += 1
             except BaseException as error:
                 name = type(error).__name__
                 outcomes[name] += 1
@@ -371,14 +429,13 @@ def run_cases(arguments: argparse.Namespace, progress_file: Path) -> dict[str, A
                 faulthandler.cancel_dump_traceback_later()
             slowest = max(slowest, time.process_time() - began)
             if number % 2000 == 0 and sys.stderr.isatty():
-                print(f"\r{number}/{arguments.cases} {dict(outcomes)}", end="", file=sys.stderr, flush=True)
+                print(f"\r{arguments.stage} {number} {dict(outcomes)}", end="", file=sys.stderr, flush=True)
     finally:
         for leftover in folder.iterdir():
             leftover.unlink()
         folder.rmdir()
     return {
         "cases": sum(kinds.values()),
-        "seed": arguments.seed,
         "outcomes": dict(outcomes),
         "mutations": dict(kinds),
         "failures": failures[:50],
@@ -406,32 +463,93 @@ def measured(arguments: argparse.Namespace, progress_file: Path) -> dict[str, An
     return result
 
 
+CHUNK = {"reader": 20_000, "load": 1000}
+"""Cases of one child process: a leak cannot pile up, and a death costs the count of one case only."""
+ISAS = ("", "avx2", "scalar")
+"""Caps on the instruction set, in turn by chunk of the load stage."""
+
+
+def run_stage(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the cases in child processes, one after another; the death of a child is the failure of its last case."""
+    began = time.perf_counter()
+    total: dict[str, Any] = {"stage": arguments.stage, "seed": arguments.seed, "cases": 0, "failed": 0}
+    outcomes: Counter[str] = Counter()
+    mutations: Counter[str] = Counter()
+    failures: list[dict[str, Any]] = []
+    slowest = 0.0
+    chunk = arguments.cases if arguments.coverage else CHUNK[arguments.stage]
+    ends = [*range(0, arguments.cases, chunk), arguments.cases]
+    ranges = [(a, b) for a, b in itertools.pairwise(ends)]
+    if arguments.only is not None:
+        ranges = [(arguments.only, arguments.only + 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        progress = Path(folder) / "case"
+        while ranges:
+            first, end = ranges.pop(0)
+            result, died = run_child(arguments, first, end, progress)
+            if died is not None:  # what came before it is run again: its counts went with the process
+                case = int(progress.read_text()) if progress.exists() else first
+                failures.append({"case": case, "error": f"the process died ({died})"})
+                outcomes["died"] += 1
+                total["cases"] += 1
+                total["failed"] += 1
+                ranges[:0] = [(a, b) for a, b in ((first, case), (case + 1, end)) if a < b]
+                if total["failed"] > 50:
+                    break
+                continue
+            total["cases"] += result["cases"]
+            total["failed"] += result["failed"]
+            outcomes.update(result["outcomes"])
+            mutations.update(result["mutations"])
+            failures += result["failures"]
+            slowest = max(slowest, result["slowest_case_s"])
+            if "coverage" in result:
+                total["coverage"] = result["coverage"]
+    return total | {
+        "outcomes": dict(outcomes),
+        "mutations": dict(mutations),
+        "failures": failures[:50],
+        "slowest_case_s": slowest,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def run_child(
+    arguments: argparse.Namespace, first: int, end: int, progress: Path
+) -> tuple[dict[str, Any], int | str | None]:
+    """One child process over first .. end - 1: its result, and how it died if it did."""
+    progress.unlink(missing_ok=True)
+    command = [sys.executable, __file__, "--stage", arguments.stage, "--seed", str(arguments.seed)]
+    command += ["--first", str(first), "--cases", str(end - first), "--child", str(progress)]
+    command += ["--coverage"] if arguments.coverage else []
+    environment = {**os.environ, "FASTCNN_CACHE": ""}
+    cap = ISAS[first // CHUNK["load"] % len(ISAS)]
+    if arguments.stage == "load" and cap and "FASTCNN_ISA" not in environment:
+        environment["FASTCNN_ISA"] = cap
+    child = subprocess.run(command, stdout=subprocess.PIPE, check=False, env=environment)
+    if child.returncode != 0:
+        return {}, child.returncode
+    try:
+        return json.loads(child.stdout), None
+    except ValueError:
+        return {}, "no result"
+
+
 def main() -> int:
-    """Run the cases in a child process and report."""
+    """Run the cases and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=sorted(STAGES), default="reader")
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="run this one case")
     parser.add_argument("--coverage", action="store_true", help="measure line coverage of the reader (slower)")
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        result = (measured if arguments.coverage else run_cases)(arguments, arguments.child)
-        print(json.dumps(result))
+        print(json.dumps((measured if arguments.coverage else run_cases)(arguments, arguments.child)))
         return 0
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        progress = Path(folder) / "case"
-        child = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--child", str(progress)], stdout=subprocess.PIPE, check=False
-        )
-        last = progress.read_text() if progress.exists() else "none"
-    result: dict[str, Any] = {}
-    with contextlib.suppress(ValueError):
-        result = json.loads(child.stdout)
-    if child.returncode != 0 or not result:
-        result = {"failed": 1, "died": child.returncode, "case": last}
-    result["seconds"] = round(time.perf_counter() - began, 1)
+    result = run_stage(arguments)
     print(json.dumps(result, indent=1))
     return 1 if result["failed"] else 0
 

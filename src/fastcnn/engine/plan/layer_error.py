@@ -10,6 +10,7 @@ from fastcnn.engine.plan.slots import Candidate, Draft, Slot, Storage
 
 _FILTERS = 32  # enough outputs to see the spread; packing all of VGG's would take seconds
 _SIZE = 26  # rows and columns: whole and cut tiles of every form
+_POINTS = 6  # the same for kernels of one pixel, whose channels can be many
 
 
 def layer_error(draft: Draft, candidate: Candidate, target: Target) -> float:
@@ -19,13 +20,17 @@ def layer_error(draft: Draft, candidate: Candidate, target: Target) -> float:
     candidate.
     """
     exact = next(c for c in draft.candidates if c.exact)
-    weight = np.ascontiguousarray(draft.weights["weight"][:_FILTERS])
-    source = (1, draft.inputs[0].nchw[1], _SIZE, _SIZE)
-    reach = weight.shape[2] - 1
-    padding = [min(p, reach) for p in draft.attrs["padding"]]  # a kernel that lies further out sees zeros alone
-    result = (1, len(weight), _SIZE + padding[0] + padding[2] - reach, _SIZE + padding[1] + padding[3] - reach)
+    stride, dilation = draft.attrs["stride"], draft.attrs["dilation"]
+    weight = draft.weights["weight"]
+    weight = np.ascontiguousarray(weight[: min(_FILTERS, len(weight) // draft.attrs["groups"])])  # of the first group
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    # A kernel that lies further out sees zeros alone.
+    padding = [min(p, r - 1) for p, r in zip(draft.attrs["padding"], reach * 2, strict=True)]
+    size = [max(_SIZE if max(reach) > 1 else _POINTS, r) for r in reach]
+    out = [(size[i] + padding[i] + padding[2 + i] - reach[i]) // stride[i] + 1 for i in range(2)]
+    source, result = (1, weight.shape[1], size[0], size[1]), (1, len(weight), out[0], out[1])
     x = np.random.default_rng(0).standard_normal(source).astype(np.float32)
-    attrs = {key: draft.attrs[key] for key in ("stride", "dilation", "groups")} | {"padding": padding}
+    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
     outputs = []
     for choice in (exact, candidate):
         net = _native.Net(target.isa, 1)

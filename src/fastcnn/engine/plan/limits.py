@@ -54,7 +54,7 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
         taps += phases  # a phase that no tap falls into still has one, of zeros
     elif candidate.op == "winograd":
         _check_count(draft.name, out.nchw[0] * math.prod(out.nchw[2:]), "pixels of a batch", 2 * MAX_PIXELS)
-        taps = (candidate.attrs["m"] + 2) ** 2
+        taps = (candidate.attrs["m"] + weight.shape[2] - 1) ** 2
     groups = _whole_groups(attrs["groups"], source.nchw[1], out.nchw[1], lanes)
     return int(4 * channels * filters * taps // groups + 1024 * phases)
 

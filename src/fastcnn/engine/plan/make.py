@@ -83,9 +83,11 @@ def make_plan(
         (a ValueError) Where the shapes do not fit the net, an op has no native kernel, or the machine cannot hold it.
     """
     try:
-        return _planned(
-            graph, input_shapes, target, tolerance, exact, how, hint, known_error, list(calibration or ()), progress
-        )
+        # What overflows here is judged by whether it is finite, where it matters.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            return _planned(
+                graph, input_shapes, target, tolerance, exact, how, hint, known_error, list(calibration or ()), progress
+            )
     except MemoryError:
         raise GraphError(
             f"too little free memory for inputs of shape {', '.join(map(str, input_shapes))}: give smaller or fewer "

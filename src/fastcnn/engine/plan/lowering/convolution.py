@@ -93,6 +93,7 @@ def conv_transpose(low: Lowerer, node: Node) -> None:
             low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
             stride=(1, 1), out_map=(max(1, out_h // a["stride"][0]), max(1, out_w // a["stride"][1])), exact=low.exact,
         )
+        if c.exact
     ]  # fmt: skip
     low.emit(
         "transposed", node.name, _with_residual(low, source, residual), out, attrs=attrs,
