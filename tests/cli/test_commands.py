@@ -157,6 +157,46 @@ def test_goals_are_read(here: Path) -> None:
     assert parse_goal("torch=2").net is None
 
 
+def test_a_goal_for_one_net_leaves_the_others_alone() -> None:
+    from fastcnn.benchmarking import BenchResult, EngineResult, NetResult
+    from fastcnn.cli.bench import parse_goal
+
+    def net(name: str, ratio: float | None) -> NetResult:
+        ours = EngineResult(engine="fastcnn", block_ms=(1.0,), error=1e-6, calls=1)
+        peer = EngineResult(engine="onnxruntime", block_ms=(2.0,), error=1e-6, ratio=ratio, calls=1)
+        return NetResult(net=name, shape=(1, 3, 224, 224), engines=(ours, peer))
+
+    nets = (net("vgg16", 0.9), net("resnet50", 1.05), net("alexnet", None))
+    result = BenchResult(nets=nets, settings={}, host={}, commit="", date="")
+    assert parse_goal("vgg16:onnxruntime=0.9").missed(result) == []
+    assert parse_goal("vgg16:onnxruntime=0.89").missed(result) == [
+        "vgg16: 0.900 of onnxruntime's time, the goal is 0.89"
+    ]
+    assert parse_goal("resnet50:onnxruntime=1.1").missed(result) == []
+    assert parse_goal("alexnet:onnxruntime=9").missed(result) == ["alexnet: no ratio against onnxruntime"]
+    assert parse_goal("vgg16:mnn=9").missed(result) == ["vgg16: no ratio against mnn"]
+    assert len(parse_goal("onnxruntime=0.95").missed(result)) == 2
+
+
+def test_make_bench_has_the_goals_of_the_foundation() -> None:
+    """Each net of the suite has one, against an engine that the target times, at the threads they are stated for."""
+    from fastcnn.benchmarking import SUITES
+    from fastcnn.cli.bench import parse_goal
+
+    lines = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    goals = [parse_goal(text) for text in lines.partition("FOUNDATION_GOALS := ")[2].partition("\n")[0].split()]
+    assert {goal.net: goal.ratio for goal in goals} == {
+        "vgg16": 0.9, "resnet18": 0.9, "resnet50": 1.1, "mobilenetv2": 1.4, "alexnet": 0.9,
+    }  # fmt: skip
+    assert {goal.net for goal in goals} == set(SUITES["foundation"])
+    assert {goal.engine for goal in goals} == {"onnxruntime"}
+    recipe = lines.partition("\nbench: ")[2].partition("\n\n")[0]
+    assert "--suite foundation" in recipe
+    assert "--threads 2" in recipe
+    assert "onnxruntime" in recipe.partition("--against ")[2].partition(" ")[0]
+    assert "$(addprefix --goal ,$(FOUNDATION_GOALS))" in recipe
+
+
 def test_methods(cli: Any) -> None:
     names = {method["name"] for method in cli(DONE, "methods")["methods"]}
     assert {"magnitude", "kmeans"} <= names

@@ -135,6 +135,8 @@ BAD = [
     (["bench", "demo_nets:Net", "--goal", "fast"], "--goal 'fast'"),
     (["bench", "demo_nets:Net", "--goal", "torch=0"], "--goal 'torch=0'"),
     (["bench", "demo_nets:Net", "--against", "torch", "--goal", "mnn=1"], "which --against leaves out"),
+    (["bench", "demo_nets:Net", "--goal", "net:torch=1"], "the net 'net', which is not among those to be timed: Net"),
+    (["bench", "--suite", "foundation", "--only", "vgg16", "--goal", "alexnet:torch=1"], "to be timed: vgg16"),
     (["bench", "demo_nets:Net", "--shape", "1,8"], "must have four numbers"),
     (["bench", "demo_nets:Net", "--seconds", "nan"], "seconds=nan"),
     (["bench", "--suite", "foundation", "--weights", "good.safetensors"], "exactly one MODEL"),

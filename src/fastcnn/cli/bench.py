@@ -97,10 +97,11 @@ def bench_command(
     if html is not None or require_limits:
         raise CliError("--html and --require-limits go with --profile", hint="add --profile")
     peers = _peers(against, models or [])
+    nets = _models(models or [], suite, only, weights, wanted)
     goals = [parse_goal(text) for text in goal or []]
-    _check_goals(goals, peers)
+    _check_goals(goals, peers, _net_names(models or [], suite, only))
     result = benchmark(
-        _models(models or [], suite, only, weights, wanted),
+        nets,
         wanted,
         against=peers,
         threads=threads,
@@ -177,10 +178,16 @@ def _check_profile(against: str | None, goal: list[str] | None, cache: Path | No
         )
 
 
-def _check_goals(goals: list[Goal], peers: list[str] | None) -> None:
+def _check_goals(goals: list[Goal], peers: list[str] | None, nets: list[str]) -> None:
+    """Refuse a goal that nothing to be timed can meet, before half an hour of timing."""
     for g in goals:
         if peers is not None and g.engine not in peers:
             raise CliError(f"--goal names {g.engine}, which --against leaves out", hint=f"add {g.engine} to --against")
+        if g.net not in (None, *nets):
+            raise CliError(
+                f"--goal names the net {g.net!r}, which is not among those to be timed: {', '.join(nets)}",
+                hint="leave NET: out to mean every net",
+            )
 
 
 def _peers(against: str | None, models: list[str]) -> list[str] | None:
@@ -227,13 +234,26 @@ def _models(
     def one_by_one() -> Iterator[tuple[str, Any]]:
         for model in models:
             if model in files:
-                yield files[model].stem, files[model]
+                yield _net_name(model), files[model]
             else:
-                yield model.rpartition(":")[2], torch_model(model, weights)
+                yield _net_name(model), torch_model(model, weights)
         if suite is not None:
             yield from suite_models(suite, shape, only=only)
 
     return one_by_one()
+
+
+def _net_name(model: str) -> str:
+    """What a MODEL is called in tables and goals: the file's stem, or the callable."""
+    return Path(model).stem if is_file(model) else model.rpartition(":")[2]
+
+
+def _net_names(models: list[str], suite: str | None, only: str | None) -> list[str]:
+    """Names of all nets that ``_models`` yields for the same (checked) arguments."""
+    from fastcnn.benchmarking import SUITES
+
+    of_suite = [] if suite is None else [only] if only is not None else list(SUITES[suite])
+    return [*map(_net_name, models), *of_suite]
 
 
 def _table(result: Any) -> Table:
