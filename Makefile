@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamps
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := $(shell find native cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-slow check format bench docs build clean fuzz
+.PHONY: demo test test-slow check format bench bench-exact docs build clean fuzz
 
 $(STAMP)/venv:
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,12 @@ bench: $(STAMP)/build
 	$(PY) -m fastcnn bench --suite foundation --against torch,onnxruntime,openvino,ncnn,mnn --threads 2 \
 	  $(addprefix --goal ,$(FOUNDATION_GOALS)) --out benchmarks/results/foundation.json; code=$$?; \
 	if [ $$code -le 1 ]; then $(PY) tools/readme_table.py benchmarks/results/foundation.json || exit; fi; exit $$code
+
+# Five nets under six conditions, some hours; a stopped run goes on where it was.
+bench-exact: $(STAMP)/build
+	mkdir -p benchmarks/results
+	$(PY) -m fastcnn bench --suite exact --threads 2 --out benchmarks/results/exact.json; code=$$?; \
+	if [ $$code -le 1 ]; then $(PY) tools/readme_table.py benchmarks/results/exact.json || exit; fi; exit $$code
 
 docs: $(STAMP)/build
 	$(PY) tools/extras.py docs | xargs -d '\n' $(PY) -m pip install -q -c requirements/constraints.txt

@@ -1,20 +1,22 @@
-"""Write the README's table from a benchmark's JSON: ``python tools/readme_table.py FILE.json``.
+"""Write a table of the README from a benchmark's JSON: ``python tools/readme_table.py FILE.json``.
 
-The JSON is what ``fastcnn bench --out FILE`` writes; `make bench` keeps it in benchmarks/results/foundation.json.
-``--check`` changes nothing and exits 1 if the table differs. No figure enters the README any other way.
+The JSON is what ``fastcnn bench --out FILE`` writes: nets x engines (`make bench`, benchmarks/results/foundation.json)
+or, of a suite with rows, rows x nets (`make bench-exact`, benchmarks/results/exact.json). Each has its place in the
+README, between ``<!-- table:NAME -->`` and the next ``<!-- /table -->``. ``--check`` changes nothing and exits 1 if the
+table differs. No figure enters the README any other way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- table:foundation -->", "<!-- /table -->"
+END = "<!-- /table -->"
 OURS = "fastcnn"
 
 
@@ -75,11 +77,83 @@ def _caption(nets: list[Any], settings: dict[str, Any], host: dict[str, Any], re
     )
 
 
-def replace_table(readme: str, text: str) -> str:
-    """Return the README with the text between the markers; ValueError if they do not stand there once each."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"README.md must hold {BEGIN} and {END} once each, in this order")
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text}\n{END}", readme, flags=re.DOTALL)
+def rows_table(result: dict[str, Any]) -> str:
+    """Markdown table of a suite with rows: our time over the best peer's, which peer, errors and spread.
+
+    Raises
+    ------
+    ValueError
+        If the document is no such suite, or nothing is measured.
+    """
+    try:
+        nets, rows, cells = result["nets"], result["rows"], result["cells"]
+        if not cells:
+            raise ValueError("nothing is measured")
+        known = {(cell["row"], cell["net"]): cell for cell in cells}
+        lines = ["| our time / the best peer's | " + " | ".join(nets) + " |", "|---|" + "---:|" * len(nets)]
+        for row in rows:
+            if row["name"] in result["skipped"]:
+                continue
+            shown = [_row_cell(known.get((row["name"], net))) for net in nets]
+            if any(shown):
+                lines.append(f"| {row['title']} | " + " | ".join(shown) + " |")
+        return "\n".join([*lines, "", _rows_caption(cells, result)])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no JSON of fastcnn bench --out: {error!r}") from error
+
+
+def _row_cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    if cell["ratio"] is None:
+        return "failed"
+    engines = {engine["engine"]: engine for engine in cell["result"]["engines"]}
+    ours, best = engines[OURS], engines[cell["best"]]
+    goal = "" if cell["goal"] is None else f" ≤ {cell['goal']:g}" if cell["met"] else f" (goal {cell['goal']:g})"
+    errors = " / ".join("not known" if e["error"] is None else f"{e['error']:.0e}" for e in (ours, best))
+    times = (
+        f"{ours['median_ms']:.1f} / {best['median_ms']:.1f} ms, ±{ours['spread'] / 2:.0%} / ±{best['spread'] / 2:.0%}"
+    )
+    return f"**{cell['ratio']:.2f}**{goal} {cell['best']}<br>{times}<br>{errors}"
+
+
+def _rows_caption(cells: list[Any], result: dict[str, Any]) -> str:
+    engines = [engine for cell in cells if cell["result"] for engine in cell["result"]["engines"]]
+    versions = dict.fromkeys(f"{e['engine']} {e['version']}" for e in engines if e["version"] and e["engine"] != OURS)
+    isa = dict.fromkeys(cell["result"]["isa"] for cell in cells if cell["result"] and cell["result"]["isa"])
+    settings = [cell["settings"] for cell in cells]
+    rounds = _range(s["rounds"] for s in settings)
+    seconds = _range(s["seconds"] for s in settings)
+    threads = max(s["threads"] for s in settings)
+    size = "×".join(str(n) for n in settings[0]["shape"][2:])
+    dates = sorted({str(cell["date"])[:10] for cell in cells})
+    commits = dict.fromkeys(_short(str(cell["commit"])) for cell in cells)
+    titles = {row["name"]: row["title"] for row in result["rows"]}
+    left_out = "".join(f" Not measured here: {titles[name]} ({why})." for name, why in result["skipped"].items())
+    return (
+        "First figure: median over the rounds of our time / the best peer's, and which peer it is; below 1 we are "
+        "faster. Then milliseconds of ours / theirs with half the spread between blocks, and both errors: per picture "
+        f"max|y − y64| / max|y64|, worst picture. {threads} threads where not said otherwise, {size} pixels, random "
+        f"weights, {rounds} rounds of {seconds} s, each block in a fresh process.{left_out} {result['host']['cpu']} "
+        f"({', '.join(isa)}); {', '.join(versions)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, commit "
+        f"{', '.join(commits)}. `make bench-exact` remakes it."
+    )
+
+
+def _range(values: Iterable[float]) -> str:
+    known = sorted(values)
+    low, high = known[0], known[-1]
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def replace_table(readme: str, name: str, text: str) -> str:
+    """Return the README with the text in that table's place; ValueError if its markers do not stand there once."""
+    begin = f"<!-- table:{name} -->"
+    start = readme.find(begin)
+    end = readme.find(END, start)
+    if readme.count(begin) != 1 or end < 0 or "<!-- table:" in readme[start + len(begin) : end]:
+        raise ValueError(f"README.md must hold {begin} and the {END} after it once each")
+    return f"{readme[:start]}{begin}\n{text}\n{readme[end:]}"
 
 
 def main() -> int:
@@ -90,7 +164,11 @@ def main() -> int:
     given = parser.parse_args()
     try:
         old = given.readme.read_text(encoding="utf-8")
-        new = replace_table(old, table(json.loads(given.result.read_text(encoding="utf-8"))))
+        document = json.loads(given.result.read_text(encoding="utf-8"))
+        if isinstance(document, dict) and "suite" in document:
+            new = replace_table(old, str(document["suite"]), rows_table(document))
+        else:
+            new = replace_table(old, "foundation", table(document))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

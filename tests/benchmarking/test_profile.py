@@ -80,6 +80,7 @@ def test_the_verdict_weights_and_sorts_by_family() -> None:
         step("big", "direct", 10.0, multiplications=900 * M),  # 90 % of peak
         step("point", "1x1", 2.0, multiplications=100 * M),  # 50 %
         step("fed", "1x1", 2.0, multiplications=100 * M, moved=80 * M),  # 50 %, but its bytes are 80 %
+        step("packed", "1x1", 1.0, multiplications=95 * M, kernel="direct_i16_x"),  # computed in fp32
         step("wide", "winograd", 1.0, multiplications=80 * M),
         step("small", "winograd", 1.0, multiplications=10 * M, out_map=[7, 7]),
         step("half", "direct", 1.0, multiplications=190 * M, kernel="direct_bf16_x"),
@@ -88,9 +89,9 @@ def test_the_verdict_weights_and_sorts_by_family() -> None:
         step("shuffle", "relayout", 5.0, moved=M),
     ]
     plain, least, large, linear = joined(block(*steps)).verdicts()
-    assert plain.found == pytest.approx((900 * 0.9 + 100 * 0.5 + 100 * 0.5) / 1100)
-    assert (plain.layers, plain.met, plain.worst) == (3, False, "point 50.0%")
-    assert (least.found, least.layers, least.worst) == (pytest.approx(0.5), 2, "point 50.0%")
+    assert plain.found == pytest.approx((900 * 0.9 + 100 * 0.5 + 100 * 0.5 + 95 * 0.95) / 1195)
+    assert (plain.layers, plain.met, plain.worst) == (4, False, "point 50.0%")
+    assert (least.found, least.layers, least.worst) == (pytest.approx(0.5), 3, "point 50.0%")
     assert (large.found, large.layers, large.met) == (pytest.approx(0.8), 1, True)
     assert (linear.found, linear.layers, linear.met) == (pytest.approx(0.9), 1, True)
 

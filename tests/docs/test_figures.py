@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from fastcnn import _native
-from fastcnn.benchmarking.results import BenchResult, EngineResult, NetResult
+from fastcnn.benchmarking import BenchResult, Cell, EngineResult, NetResult, Row, RowsResult
 from fastcnn.methods.transforms.winograd import Matrix, winograd_matrices
 from tests.docs.pages import ROOT, blocks
 
 TOOL = ROOT / "tools" / "readme_table.py"
 RESULT = ROOT / "benchmarks" / "results" / "foundation.json"
+RESULTS = {"foundation": (RESULT, "make bench"), "exact": (RESULT.with_name("exact.json"), "make bench-exact")}
 
 
 def run_tool(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -47,14 +48,16 @@ def result() -> dict[str, Any]:
     return made
 
 
-def test_the_readme_shows_the_measured_table() -> None:
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_readme_shows_the_measured_table(name: str) -> None:
     """With a result in the repository the README must show that one; without, no figures at all."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    between = readme.partition("<!-- table:foundation -->")[2].partition("<!-- /table -->")[0]
-    if RESULT.exists():
-        assert run_tool(RESULT, "--check").returncode == 0, "run  python tools/readme_table.py " + str(RESULT)
+    between = readme.partition(f"<!-- table:{name} -->")[2].partition("<!-- /table -->")[0]
+    measured, command = RESULTS[name]
+    if measured.exists():
+        assert run_tool(measured, "--check").returncode == 0, f"run  python tools/readme_table.py {measured}"
     else:
-        assert "make bench" in between
+        assert f"`{command}`" in between
         assert " ms" not in between
 
 
@@ -72,6 +75,61 @@ def test_the_tool_writes_the_table(result: dict[str, Any], tmp_path: Path) -> No
         assert fact in text
     assert text.endswith("\n<!-- /table -->\nbelow\n")
     assert run_tool(source, "--readme", readme, "--check").returncode == 0
+
+
+@pytest.fixture
+def rows_result() -> dict[str, Any]:
+    """Two rows, one of them left out, of a suite as `fastcnn bench --suite exact --out` writes it."""
+
+    def cell(net: str, ratio: float, goal: float) -> Cell:
+        ours = EngineResult(engine="fastcnn", block_ms=(20.0, 21.0, 22.0), error=3.2e-6)
+        peers = [
+            EngineResult(engine="ncnn", version="1.0", block_ms=(40.0, 40.0, 44.0), error=1e-6, ratio=ratio),
+            EngineResult(engine="torch", version="2.13", block_ms=(80.0,), error=1e-6, ratio=ratio / 2),
+        ]
+        found = NetResult(net=net, shape=(1, 3, 224, 224), engines=(ours, *peers), isa="avx2")
+        settings = {"shape": [1, 3, 224, 224], "threads": 2, "rounds": 3, "seconds": 3.0}
+        return Cell(
+            row="batch1", net=net, goal=goal, max_error=1e-4, result=found, failure="", commit="0123456789abcdef",
+            date="2026-01-02T03:04:05", settings=settings,
+        )  # fmt: skip
+
+    rows = (
+        Row(name="batch1", title="batch 1", peers=("ncnn",), goals={}),
+        Row(name="avx2", title="held to AVX2", peers=("ncnn",), goals={}),
+    )
+    made = RowsResult(
+        suite="exact", rows=rows, nets=("vgg16", "alexnet", "resnet18"), host={"cpu": "A CPU"},
+        cells=(cell("vgg16", 0.52, 0.6), cell("alexnet", 0.71, 0.7)), skipped={"avx2": "it has no more"},
+    )  # fmt: skip
+    document: dict[str, Any] = json.loads(made.dumps())
+    return document
+
+
+def test_the_tool_writes_the_rows_of_a_suite(rows_result: dict[str, Any], tmp_path: Path) -> None:
+    readme, source = tmp_path / "README.md", tmp_path / "result.json"
+    other = "<!-- table:foundation -->\nkept\n<!-- /table -->\n"
+    readme.write_text(f"{other}<!-- table:exact -->\nold\n<!-- /table -->\nbelow\n", encoding="utf-8")
+    source.write_text(json.dumps(rows_result), encoding="utf-8")
+    assert run_tool(source, "--readme", readme).returncode == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(
+        f"{other}<!-- table:exact -->\n| our time / the best peer's | vgg16 | alexnet | resnet18 |\n"
+    )
+    assert "| batch 1 | **0.52** ≤ 0.6 ncnn<br>21.0 / 40.0 ms, ±5% / ±5%<br>3e-06 / 1e-06 | **0.71** (goal 0.7)" in text
+    assert "| held to AVX2 |" not in text
+    for fact in (
+        "Not measured here: held to AVX2 (it has no more).",
+        "A CPU (avx2)",
+        "2 threads",
+        "ncnn 1.0",
+        "3 rounds",
+    ):
+        assert fact in text
+    assert text.endswith("\n<!-- /table -->\nbelow\n")
+    assert run_tool(source, "--readme", readme, "--check").returncode == 0
+    source.write_text(json.dumps({**rows_result, "cells": []}), encoding="utf-8")
+    assert "nothing is measured" in run_tool(source, "--readme", readme).stderr
 
 
 def test_the_tool_refuses_what_is_no_benchmark(result: dict[str, Any], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcnn._extras import MissingExtraError
-from fastcnn.benchmarking.engines import ENGINES, PEERS
+from fastcnn.benchmarking.engines import ENGINES, KNOWN_PEERS, PEERS
 from fastcnn.benchmarking.error import relative_error
 from fastcnn.benchmarking.export import compile_ours, content_key, export_model
 from fastcnn.benchmarking.files import EXACT, FCNN, INPUTS
@@ -44,6 +44,8 @@ class Settings:
         Length of a block's timed part and of its warm-up.
     tolerance : str or float
         Ours only: see ``fastcnn.compile``.
+    isa : str
+        Ours only: cap of the instruction set; empty for none.
     seed : int
         Of the random input pictures.
     """
@@ -53,6 +55,7 @@ class Settings:
     seconds: float = 3.0
     warmup_s: float = 1.0
     tolerance: str | float = "fp32"
+    isa: str = ""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ def benchmark(
     seconds: float = 3.0,
     warmup_s: float = 1.0,
     tolerance: str | float = "fp32",
+    isa: str = "",
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
@@ -89,14 +93,17 @@ def benchmark(
     shape : sequence of int
         Input shape (N, C, H, W).
     against : iterable of str, optional
-        Peers, of ``torch``, ``onnxruntime``, ``openvino``, ``ncnn``, ``mnn``. None: all that are installed; one named
-        here must be. A .fcnn file has no peers: they need the torch model.
+        Peers, of ``torch``, ``onnxruntime``, ``openvino``, ``ncnn``, ``mnn``. None: all of these that are installed;
+        one named here must be. ``openvino-default``, at a precision of its own choice, takes part only if named. A
+        .fcnn file has no peers: they need the torch model.
     threads : int, optional
         Default: the physical cores this process may use.
     rounds, seconds, warmup_s : number
         Blocks per engine, and their length in seconds.
     tolerance : str or float
         Of our net.
+    isa : str
+        Cap of our instruction set (``avx2``, ``scalar`` ...: see FASTCNN_ISA); the peers are not held back.
     cache : path, optional
         Keep exported and converted files there, under a key made of their content. Default: a folder that is removed.
     progress : callable, optional
@@ -119,6 +126,7 @@ def benchmark(
         seconds=seconds,
         warmup_s=warmup_s,
         tolerance=tolerance,
+        isa=isa,
     )
     shape = checked_shape(shape)
     explicit = against is not None
@@ -137,6 +145,7 @@ def benchmark(
             "seconds": settings.seconds,
             "warmup_s": settings.warmup_s,
             "tolerance": settings.tolerance,
+            "isa": settings.isa,
             "against": list(peers),
         },
         host=host_facts(),
@@ -157,9 +166,9 @@ def choose_peers(against: Iterable[str] | None) -> tuple[tuple[str, ...], dict[s
         If a peer named explicitly is not installed.
     """
     names = PEERS if against is None else tuple(dict.fromkeys(against))
-    unknown = [name for name in names if name not in PEERS]
+    unknown = [name for name in names if name not in KNOWN_PEERS]
     if unknown:
-        raise ValueError(f"against={unknown} is unknown: choose from {list(PEERS)}")
+        raise ValueError(f"against={unknown} is unknown: choose from {list(KNOWN_PEERS)}")
     missing = {
         name: f'{name} needs {", ".join(engine.missing())}: run  python3 -m pip install "fastcnn[{engine.extra}]"'
         for name in names
@@ -220,10 +229,17 @@ def _time_net(
             folder = Path(cache) / content_key(model, shape)
             folder.mkdir(parents=True, exist_ok=True)
         export_model(model, inputs, folder, engines=peers)
-        facts = compile_ours(model, inputs, folder, tolerance=settings.tolerance, threads=settings.threads)
+        # The instruction set of a process is fixed, so a capped plan is tuned in a process of its own.
+        facts = compile_ours(
+            model, inputs, folder, tolerance=settings.tolerance, threads=settings.threads, tune=not settings.isa
+        )
+        if settings.isa:
+            model = None
+            job = _job("tune", _OURS, "default", folder, settings, folder / "tune.json")
+            facts |= run_worker(job, timeout_s=_timeout_s(settings))
     exact = np.load(folder / EXACT, allow_pickle=False) if (folder / EXACT).is_file() else None
-    del model
-    results = _rounds(name, (_OURS, *peers), folder, exact, settings, say)
+    model = None
+    results = _rounds(name, (_OURS, *peers), folder, exact, settings, say, batch=shape[0])
     return NetResult(
         net=name,
         shape=shape,
@@ -241,35 +257,26 @@ def _rounds(
     exact: npt.NDArray[np.float64] | None,
     settings: Settings,
     say: Progress,
+    *,
+    batch: int = 1,
 ) -> tuple[EngineResult, ...]:
     """Convert once, then run block after block in turn; an engine that fails drops out with its reason."""
-    runs = {(engine, variant): _Run() for engine in engines for variant in ENGINES[engine].variants}
-    timeout_s = 600 + 4 * (settings.seconds + settings.warmup_s)
+    runs = {(engine, variant): _Run() for engine in engines for variant in ENGINES[engine].variants_at(batch)}
 
     def work(task: Task, engine: str, variant: str, outputs: Path | None = None) -> dict[str, Any]:
         result = folder / f"{engine}-{variant}-{task}.json"
-        return run_worker(
-            Job(
-                task=task,
-                engine=engine,
-                variant=variant,
-                folder=str(folder),
-                threads=settings.threads,
-                warmup_s=settings.warmup_s,
-                seconds=settings.seconds,
-                result=str(result),
-                outputs="" if outputs is None else str(outputs),
-            ),
-            timeout_s=timeout_s,
-        )
+        job = _job(task, engine, variant, folder, settings, result, outputs)
+        return run_worker(job, timeout_s=_timeout_s(settings))
 
     for engine in engines:
-        variants = ENGINES[engine].variants
-        if not ENGINES[engine].converts:
+        variants = ENGINES[engine].variants_at(batch)
+        done = folder / f"{engine}-{ENGINES[engine].version()}.converted"
+        if not ENGINES[engine].converts or done.is_file():
             continue
         say(f"{net}: converting for {engine}")
         try:
             work("convert", engine, variants[0])
+            done.touch()
         except EngineFailedError as error:
             for variant in variants:
                 runs[engine, variant].failure = str(error)
@@ -290,6 +297,28 @@ def _rounds(
             if outputs is not None and exact is not None:
                 run.check(np.load(outputs, allow_pickle=False), exact)
     return _results(runs, engines)
+
+
+def _job(
+    task: Task, engine: str, variant: str, folder: Path, settings: Settings, result: Path, outputs: Path | None = None
+) -> Job:
+    return Job(
+        task=task,
+        engine=engine,
+        variant=variant,
+        folder=str(folder),
+        threads=settings.threads,
+        warmup_s=settings.warmup_s,
+        seconds=settings.seconds,
+        result=str(result),
+        isa=settings.isa if engine == _OURS else "",
+        tolerance=str(settings.tolerance),
+        outputs="" if outputs is None else str(outputs),
+    )
+
+
+def _timeout_s(settings: Settings) -> float:
+    return 600 + 4 * (settings.seconds + settings.warmup_s)
 
 
 class _Run:

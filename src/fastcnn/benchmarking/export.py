@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcnn._extras import require
-from fastcnn.benchmarking.files import EXACT, FCNN, INPUTS, ONNX, TORCH_EXPORT, TORCHSCRIPT
+from fastcnn.benchmarking.files import EXACT, FCNN, INPUTS, ONNX, ONNX_ONE, TORCH_EXPORT, TORCHSCRIPT
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,8 @@ _NEEDS = {
     "torch": (TORCH_EXPORT,),
     "onnxruntime": (ONNX,),
     "openvino": (ONNX,),
-    "mnn": (ONNX,),
+    "openvino-default": (ONNX,),
+    "mnn": (ONNX, ONNX_ONE),
     "ncnn": (TORCHSCRIPT,),
 }
 
@@ -65,6 +66,8 @@ def export_model(model: nn.Module, inputs: F32, folder: Path, *, engines: Iterab
             torch.export.save(torch.export.export(model, (example,)), folder / TORCH_EXPORT)
         if ONNX in wanted and not (folder / ONNX).is_file():
             _export_onnx(model, example, folder / ONNX)
+        if ONNX_ONE in wanted and len(example) > 1 and not (folder / ONNX_ONE).is_file():
+            _export_onnx(model, example[:1], folder / ONNX_ONE)
         if TORCHSCRIPT in wanted and not (folder / TORCHSCRIPT).is_file():
             # ncnn has no batch axis, so its model is traced for one picture.
             trace: Any = torch.jit.trace
@@ -87,7 +90,7 @@ def exact_outputs(model: nn.Module, inputs: F32) -> npt.NDArray[np.float64]:
 
 
 def compile_ours(
-    model: nn.Module, inputs: F32, folder: Path, *, tolerance: str | float, threads: int
+    model: nn.Module, inputs: F32, folder: Path, *, tolerance: str | float, threads: int, tune: bool = True
 ) -> dict[str, Any]:
     """Compile strictly, save to the folder with the plan inside, and say what was chosen."""
     import torch
@@ -95,7 +98,7 @@ def compile_ours(
     from fastcnn.engine.api import compile as compile_net
 
     word: Any = tolerance
-    net: Any = compile_net(model, torch.from_numpy(inputs[0]), tolerance=word, threads=threads, strict=True)
+    net: Any = compile_net(model, torch.from_numpy(inputs[0]), tolerance=word, threads=threads, strict=True, tune=tune)
     net.save(folder / FCNN)
     return {
         "isa": str(net.isa),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Task = Literal["convert", "time", "profile"]
+Task = Literal["convert", "tune", "time", "profile"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,9 @@ class Job:
 
     Parameters
     ----------
-    task : {"convert", "time", "profile"}
-        ``convert`` turns the exported model into the engine's own files; ``time`` measures one block,
-        ``profile`` every step of our own net and the machine's limits.
+    task : {"convert", "tune", "time", "profile"}
+        ``convert`` turns the exported model into the engine's own files, ``time`` measures one block; ours only:
+        ``tune`` replaces the plan in our own file, ``profile`` measures every step and the machine's limits.
     engine : str
         A name in :data:`fastcnn.benchmarking.engines.ENGINES`.
     variant : str
@@ -31,6 +31,10 @@ class Job:
         Length of warm-up and of the timed part, in seconds.
     result : str
         The worker writes its answer (JSON) here, last of all.
+    isa : str
+        If not empty: FASTCNN_ISA of the worker.
+    tolerance : str
+        For ``tune``: a word or a number.
     outputs : str
         If not empty: where to save the outputs for all inputs (.npy).
     """
@@ -43,6 +47,8 @@ class Job:
     warmup_s: float
     seconds: float
     result: str
+    isa: str = ""
+    tolerance: str = "fp32"
     outputs: str = ""
 
     def write(self, path: Path) -> None:

@@ -29,6 +29,8 @@ def run_worker(job: Job, *, timeout_s: float) -> dict[str, Any]:
     """
     environment = dict(os.environ)
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(job.threads)))
+    if job.isa:
+        environment["FASTCNN_ISA"] = job.isa
     source = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH", ""))))
     result = Path(job.result)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -51,6 +52,12 @@ class EngineResult:
         """All fields, and median and spread."""
         return {**asdict(self), "block_ms": list(self.block_ms), "median_ms": self.median_ms, "spread": self.spread}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EngineResult:
+        """Read a record back; KeyError or TypeError where it is none."""
+        facts = {field.name: data[field.name] for field in fields(cls)}
+        return cls(**{**facts, "block_ms": tuple(float(ms) for ms in data["block_ms"])})
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetResult:
@@ -86,6 +93,13 @@ class NetResult:
             "plan": self.plan,
             "engines": [result.to_json() for result in self.engines],
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> NetResult:
+        """Read a record back; KeyError or TypeError where it is none."""
+        facts = {field.name: data[field.name] for field in fields(cls)}
+        engines = tuple(EngineResult.from_json(engine) for engine in data["engines"])
+        return cls(**{**facts, "shape": tuple(int(n) for n in data["shape"]), "engines": engines})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,15 @@ from typing import Any
 from fastcnn._extras import MissingExtraError, require
 from fastcnn.benchmarking.settle import settle
 
-SUITES: dict[str, dict[str, tuple[str, str]]] = {
-    "foundation": {
-        "vgg16": ("pytorchcv.models.vgg", "vgg16"),
-        "resnet18": ("pytorchcv.models.resnet", "resnet18"),
-        "resnet50": ("pytorchcv.models.resnet", "resnet50"),
-        "mobilenetv2": ("pytorchcv.models.mobilenetv2", "mobilenetv2_w1"),
-        "alexnet": ("pytorchcv.models.alexnet", "alexnet"),
-    }
+_FIVE = {
+    "vgg16": ("pytorchcv.models.vgg", "vgg16"),
+    "resnet18": ("pytorchcv.models.resnet", "resnet18"),
+    "resnet50": ("pytorchcv.models.resnet", "resnet50"),
+    "mobilenetv2": ("pytorchcv.models.mobilenetv2", "mobilenetv2_w1"),
+    "alexnet": ("pytorchcv.models.alexnet", "alexnet"),
 }
+SUITES: dict[str, dict[str, tuple[str, str]]] = {"foundation": _FIVE, "exact": _FIVE}
+"""Suite to its nets; ``exact`` is measured under several conditions (:mod:`fastcnn.benchmarking.rows`)."""
 
 
 def suite_models(name: str, shape: tuple[int, ...], *, only: str | None = None) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ huge pages; so every timed block gets a fresh process, which opens the engine, w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -42,6 +43,8 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.task == "convert":
         engine.convert(folder, inputs[0])
         return {"engine": job.engine, "version": engine.version()}
+    if job.task == "tune":
+        return _tune(folder, threads=job.threads, tolerance=job.tolerance)
     if job.task == "profile" and not isinstance(engine, OurEngine):
         raise ValueError(
             f"engine={job.engine!r} cannot be profiled: its steps are not known; choose {OurEngine.name!r}"
@@ -73,6 +76,18 @@ def run_job(job: Job) -> dict[str, Any]:
         "p90_ms": float(np.percentile(times, 90)) * 1e3,
         "torch_loaded": "torch" in sys.modules,
     }
+
+
+def _tune(folder: Path, *, threads: int, tolerance: str) -> dict[str, Any]:
+    """Give our file a plan tuned in this process, for its instruction set."""
+    from fastcnn.engine.api import load
+
+    word: Any = tolerance
+    with contextlib.suppress(ValueError):  # else it is a word
+        word = float(tolerance)
+    net: Any = load(folder / FCNN, threads=threads, plan="tune", tolerance=word)
+    net.save(folder / FCNN)
+    return {"isa": str(net.isa), "plan": str(net.plan)}
 
 
 def time_block(call: Any, *, warmup_s: float, seconds: float) -> list[float]:

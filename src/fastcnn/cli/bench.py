@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from fastcnn.cli.bench_profile import profile_command
+from fastcnn.cli.bench_rows import rows_command
 from fastcnn.cli.errors import CliError, GoalMissedError
 from fastcnn.cli.model import is_file, model_file, torch_model
 from fastcnn.cli.options import (
@@ -31,7 +32,9 @@ def bench_command(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="package.module:callable or FILE.fcnn")
     ] = None,
-    suite: Annotated[str | None, typer.Option("--suite", metavar="NAME", help="a set of nets: foundation")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", metavar="NAME", help="a set of nets: foundation, exact")
+    ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NET", help="one net of the suite")] = None,
     against: Annotated[
         str | None,
@@ -63,6 +66,13 @@ def bench_command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE.json", help=f"also write the JSON there; {OUT_HELP}")
     ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", metavar="LIST", help="rows of suite exact, such as batch1,batch8; default: all"),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="suite exact: measure also what --out holds already from this commit")
+    ] = False,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="ours alone: per layer ms and share of the limits measured in the same run"),
@@ -96,6 +106,21 @@ def bench_command(
         return
     if html is not None or require_limits:
         raise CliError("--html and --require-limits go with --profile", hint="add --profile")
+    from fastcnn.benchmarking import ROW_SUITES
+
+    if suite in ROW_SUITES:
+        fixed = {
+            "MODEL": models, "--against": against, "--weights": weights, "--shape": shape, "--goal": goal,
+            "--cache": cache, "--batch": batch != 1, "--tolerance": tolerance != "fp32",
+        }  # fmt: skip
+        _check_fixed(str(suite), [name for name, given in fixed.items() if given])
+        rows_command(
+            str(suite), rows=rows, only=only, size=size, threads=threads, rounds=rounds, seconds=seconds, out=out,
+            again=again, as_json=as_json,
+        )  # fmt: skip
+        return
+    if rows is not None or again:
+        raise CliError(f"--rows and --again go with --suite {' or '.join(ROW_SUITES)}", hint="add --suite exact")
     peers = _peers(against, models or [])
     nets = _models(models or [], suite, only, weights, wanted)
     goals = [parse_goal(text) for text in goal or []]
@@ -153,7 +178,7 @@ def parse_goal(text: str) -> Goal:
     CliError
         If it is not ``[NET:]ENGINE=RATIO`` with a known engine and a positive number.
     """
-    from fastcnn.benchmarking import PEERS
+    from fastcnn.benchmarking import KNOWN_PEERS
 
     left, equals, right = text.partition("=")
     net, colon, engine = left.rpartition(":")
@@ -161,12 +186,19 @@ def parse_goal(text: str) -> Goal:
         ratio = float(right)
     except ValueError:
         ratio = 0.0
-    if not equals or engine not in PEERS or (colon and not net) or not 0 < ratio < float("inf"):
+    if not equals or engine not in KNOWN_PEERS or (colon and not net) or not 0 < ratio < float("inf"):
         raise CliError(
-            f"--goal {text!r} is not understood: write [NET:]ENGINE=RATIO with ENGINE of {', '.join(PEERS)}",
+            f"--goal {text!r} is not understood: write [NET:]ENGINE=RATIO with ENGINE of {', '.join(KNOWN_PEERS)}",
             hint="for example  --goal resnet18:onnxruntime=0.9",
         )
     return Goal(net=net or None, engine=engine, ratio=ratio)
+
+
+def _check_fixed(suite: str, given: list[str]) -> None:
+    if given:
+        raise CliError(
+            f"the rows of suite {suite} fix {' and '.join(given)}", hint="leave it out, or use --suite foundation"
+        )
 
 
 def _check_profile(against: str | None, goal: list[str] | None, cache: Path | None) -> None:
@@ -198,12 +230,13 @@ def _peers(against: str | None, models: list[str]) -> list[str] | None:
     names = [name.strip() for name in against.split(",") if name.strip()]
     if not names:
         raise CliError("--against is empty", hint="name engines, or write none")
-    from fastcnn.benchmarking import PEERS
+    from fastcnn.benchmarking import KNOWN_PEERS
 
-    unknown = [name for name in names if name not in PEERS]
+    unknown = [name for name in names if name not in KNOWN_PEERS]
     if unknown:
         raise CliError(
-            f"--against names {', '.join(unknown)}; allowed: {', '.join(PEERS)} or none", hint="separate them by commas"
+            f"--against names {', '.join(unknown)}; allowed: {', '.join(KNOWN_PEERS)} or none",
+            hint="separate them by commas",
         )
     files = [model for model in models if is_file(model)]
     if files:

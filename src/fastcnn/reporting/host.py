@@ -57,6 +57,7 @@ _SIMD_FLAGS = (
     "avx512_vnni",
     "avx512_bf16",
     "avx512_vpopcntdq",
+    "amx_bf16",
 )
 
 

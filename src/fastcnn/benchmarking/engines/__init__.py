@@ -4,13 +4,18 @@ from fastcnn.benchmarking.engines.base import Engine, Runner
 from fastcnn.benchmarking.engines.mnn import MnnEngine
 from fastcnn.benchmarking.engines.ncnn import NcnnEngine
 from fastcnn.benchmarking.engines.onnxruntime import OnnxRuntimeEngine
-from fastcnn.benchmarking.engines.openvino import OpenVinoEngine
+from fastcnn.benchmarking.engines.openvino import OpenVinoDefaultEngine, OpenVinoEngine
 from fastcnn.benchmarking.engines.ours import OurEngine
 from fastcnn.benchmarking.engines.torch import TorchEngine
 
 ENGINES: dict[str, type[Engine]] = {
-    engine.name: engine for engine in (OurEngine, TorchEngine, OnnxRuntimeEngine, OpenVinoEngine, NcnnEngine, MnnEngine)
-}
-PEERS = tuple(name for name in ENGINES if name != OurEngine.name)
+    engine.name: engine
+    for engine in (
+        OurEngine, TorchEngine, OnnxRuntimeEngine, OpenVinoEngine, NcnnEngine, MnnEngine, OpenVinoDefaultEngine,
+    )
+}  # fmt: skip
+KNOWN_PEERS = tuple(name for name in ENGINES if name != OurEngine.name)
+PEERS = tuple(name for name in KNOWN_PEERS if name != OpenVinoDefaultEngine.name)
+"""Those that compute in float32, and take part where nobody names any."""
 
-__all__ = ["ENGINES", "PEERS", "Engine", "Runner"]
+__all__ = ["ENGINES", "KNOWN_PEERS", "PEERS", "Engine", "Runner"]

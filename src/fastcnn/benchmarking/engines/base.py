@@ -52,6 +52,11 @@ class Engine(ABC):
         """Load the files for inputs shaped like ``example`` (N, C, H, W) and return a callable."""
 
     @classmethod
+    def variants_at(cls, batch: int) -> tuple[str, ...]:
+        """The variants that differ at this batch size."""
+        return cls.variants
+
+    @classmethod
     def missing(cls) -> tuple[str, ...]:
         """Modules that are not installed; nothing is imported to find out."""
         return tuple(module for module in cls.modules if not installed(module))

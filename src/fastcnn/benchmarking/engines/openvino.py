@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, held to float32 (its own default may be bf16)."""
+"""OpenVINO on the CPU: held to float32, and at its own default precision, which is bf16 where the CPU has it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fastcnn.benchmarking.files import ONNX
 
 class OpenVinoEngine(Engine):
     """Latency hint, one stream, ``threads`` inference threads, inference precision f32."""
+
+    settings: ClassVar[dict[str, str]] = {"INFERENCE_PRECISION_HINT": "f32"}
 
     name: ClassVar[str] = "openvino"
     modules: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
@@ -25,7 +27,7 @@ class OpenVinoEngine(Engine):
             core.read_model(str(folder / ONNX)),
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": "f32",
+                **self.settings,
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
@@ -39,3 +41,10 @@ class OpenVinoEngine(Engine):
             return request.infer([x], share_inputs=True, share_outputs=True)[output]
 
         return call
+
+
+class OpenVinoDefaultEngine(OpenVinoEngine):
+    """The same with the precision left to OpenVINO. It takes part only where it is named."""
+
+    name: ClassVar[str] = "openvino-default"
+    settings: ClassVar[dict[str, str]] = {}

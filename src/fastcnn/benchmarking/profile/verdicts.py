@@ -20,6 +20,9 @@ LINEAR_SHARE = 0.80
 """Linear layers whose bytes bind, of the measured read bandwidth."""
 
 
+_OTHER_ARITHMETIC = ("_bf16_", "_f16_", "_s8_", "_u8_", "_s4_", "_b1_")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """One goal.
@@ -62,9 +65,10 @@ class Verdict:
 def verdicts(steps: Sequence[StepProfile]) -> tuple[Verdict, ...]:
     """Judge one net's steps.
 
-    Only fp32 kernels are held against the fp32 peak; linear layers are judged by bytes in any precision.
+    Kernels that compute in another precision are not held against the fp32 peak (weights may be stored in fewer bits);
+    linear layers are judged by bytes in any precision.
     """
-    fp32 = [step for step in steps if "_f32_" in step.kernel]
+    fp32 = [step for step in steps if not any(word in step.kernel for word in _OTHER_ARITHMETIC)]
     plain = [step for step in fp32 if step.family in ("direct", "1x1")]
     computing = [step for step in plain if step.bound == "multiplications"]
     large = [step for step in fp32 if step.family == "winograd" and min(step.out_map) >= WINOGRAD_MAP]
