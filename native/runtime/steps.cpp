@@ -11,13 +11,19 @@ std::unique_ptr<Step> make_unary(const StepSpec&);
 std::unique_ptr<Step> make_binary(const StepSpec&);
 std::unique_ptr<Step> make_scale_shift(const StepSpec&);
 std::unique_ptr<Step> make_softmax(const StepSpec&);
-std::unique_ptr<Step> make_mean(const StepSpec&);
+std::unique_ptr<Step> make_reduce(const StepSpec&);
+std::unique_ptr<Step> make_math(const StepSpec&);
 std::unique_ptr<Step> make_relayout(const StepSpec&);
 std::unique_ptr<Step> make_copy_region(const StepSpec&);
 std::unique_ptr<Step> make_strided_copy(const StepSpec&);
 std::unique_ptr<Step> make_fill(const StepSpec&);
 std::unique_ptr<Step> make_resize(const StepSpec&);
+std::unique_ptr<Step> make_gather(const StepSpec&);
 std::unique_ptr<Step> make_local_response_norm(const StepSpec&);
+std::unique_ptr<Step> make_group_norm(const StepSpec&);
+std::unique_ptr<Step> make_layer_norm(const StepSpec&);
+std::unique_ptr<Step> make_matmul(const StepSpec&);
+std::unique_ptr<Step> make_unpool(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
@@ -30,13 +36,19 @@ static const std::map<std::string, StepFactory>& factories() {
       {"binary", make_binary},
       {"scale_shift", make_scale_shift},
       {"softmax", make_softmax},
-      {"mean", make_mean},
+      {"reduce", make_reduce},
+      {"math", make_math},
       {"relayout", make_relayout},
       {"copy_region", make_copy_region},
       {"strided_copy", make_strided_copy},
       {"fill", make_fill},
       {"resize", make_resize},
+      {"gather", make_gather},
       {"local_response_norm", make_local_response_norm},
+      {"group_norm", make_group_norm},
+      {"layer_norm", make_layer_norm},
+      {"matmul", make_matmul},
+      {"unpool", make_unpool},
   };
   return table;
 }

@@ -28,6 +28,20 @@ class Call(nn.Module):
         return self.function(x)
 
 
+class ChannelsLast(nn.Module):
+    """A layer that works on the last axis, on images."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(torch.arange(1.0, 1.0 + parameter.numel()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 IMAGE = (2, 6, 8, 10)
 LINE = (2, 6, 12)
 ROW = (3, 6)
@@ -62,6 +76,20 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
         nn.Sequential(nn.ReLU(inplace=True), nn.LocalResponseNorm(2, alpha=0.3), nn.ReLU(inplace=True)),
         IMAGE,
     ),
+    "group_norm": ({"group_norm"}, nn.GroupNorm(3, 6), IMAGE),
+    "group_norm plain": ({"group_norm"}, lambda x: F.group_norm(x, 2, eps=0.1), LINE),
+    "group_norm row": ({"group_norm"}, nn.GroupNorm(2, 6), ROW),
+    "instance_norm": ({"group_norm"}, nn.InstanceNorm2d(6, affine=True), IMAGE),
+    "instance_norm line": ({"group_norm"}, nn.InstanceNorm1d(6), LINE),
+    "instance_norm running": ({"batch_norm"}, nn.InstanceNorm2d(6, affine=True, track_running_stats=True), IMAGE),
+    "layer_norm": ({"layer_norm"}, nn.LayerNorm(10), IMAGE),
+    "layer_norm image": ({"layer_norm"}, nn.LayerNorm((8, 10), elementwise_affine=False, eps=0.01), IMAGE),
+    "layer_norm channels last": (
+        {"permute", "layer_norm"},
+        ChannelsLast(nn.LayerNorm(6)),
+        IMAGE,
+    ),
+    "normalize": ({"mul", "sum", "sqrt", "clamp", "div"}, lambda x: F.normalize(x), IMAGE),
     # pools
     "max_pool2d": ({"max_pool2d"}, lambda x: F.max_pool2d(x, (3, 2), (2, 1), (1, 0), dilation=(2, 1)), IMAGE),
     "max_pool2d ceil": ({"max_pool2d"}, lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True), IMAGE),
@@ -83,8 +111,15 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
     "mean": ({"mean"}, lambda x: x.mean([2, 3]), IMAGE),
     "mean keepdim": ({"mean"}, lambda x: x.mean((-1, 2), keepdim=True), IMAGE),
     "mean one axis": ({"mean"}, lambda x: torch.mean(x, 1), IMAGE),
-    "sum channels": ({"mean", "mul_scalar"}, lambda x: x.sum(1, keepdim=True), IMAGE),
-    "amax": ({"adaptive_max_pool2d"}, lambda x: x.amax((2, 3)), IMAGE),
+    "sum channels": ({"sum"}, lambda x: x.sum(1, keepdim=True), IMAGE),
+    "sum": ({"sum"}, lambda x: x.sum((-1, 2)), IMAGE),
+    "amax": ({"amax"}, lambda x: x.amax((2, 3)), IMAGE),
+    "max": ({"amax"}, lambda x: x.max(dim=1)[0].unsqueeze(1) * x.max(-1, keepdim=True).values, IMAGE),
+    "max_unpool2d": (
+        {"max_pool2d", "max_unpool2d"},
+        lambda x: (lambda y, places: F.max_unpool2d(2 * y - 1, places, 2))(*F.max_pool2d(x, 2, return_indices=True)),
+        IMAGE,
+    ),
     # activations
     "relu": ({"relu"}, nn.ReLU(), IMAGE),
     "relu in place": ({"relu"}, lambda x: torch.relu_(x * 2), IMAGE),
@@ -113,6 +148,10 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
     "prelu": ({"prelu"}, nn.PReLU(), IMAGE),
     "prelu per channel": ({"prelu"}, nn.PReLU(6, init=0.3), IMAGE),
     "softmax": ({"softmax"}, nn.Softmax(-1), IMAGE),
+    "sqrt": ({"sqrt", "div"}, lambda x: (x * x).sqrt() + (x * x + 1) ** -0.5 + (x * x + 2).pow(0.5), IMAGE),
+    "rsqrt": ({"sqrt", "div"}, lambda x: torch.rsqrt(x * x + 1), IMAGE),
+    "abs": ({"abs"}, torch.abs, IMAGE),
+    "filled": ({"clamp"}, lambda x: x * torch.full_like(x, 0.3) + torch.ones_like(x) - torch.zeros_like(x), IMAGE),
     "softmin": ({"softmax", "mul_scalar"}, nn.Softmin(1), ROW),
     "log_softmax": ({"log_softmax"}, lambda x: x.log_softmax(1), IMAGE),
     # arithmetic
@@ -126,6 +165,8 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
     "rsub alpha": ({"add_scalar", "mul_scalar"}, lambda x: torch.rsub(x, 2.0, alpha=3.0), IMAGE),
     "reciprocal": ({"div"}, lambda x: 1 / (x * x + 1), IMAGE),
     "powers": ({"mul"}, lambda x: x**2 + x.pow(3) + x.square() + x**1, IMAGE),
+    "bmm": ({"matmul"}, lambda x: torch.bmm(x.flatten(2).transpose(1, 2), x.flatten(2)), IMAGE),
+    "matmul": ({"matmul", "permute"}, lambda x: x.softmax(-1) @ x.transpose(2, 3), IMAGE),
     "constant": ({"constant", "mul", "sub"}, lambda x: x * torch.arange(10.0) - torch.ones(6, 1, 1), IMAGE),
     "one-element constant": ({"mul_scalar"}, lambda x: x * torch.tensor([0.5]), IMAGE),
     # shapes
@@ -142,8 +183,15 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
     "pad": ({"pad"}, lambda x: F.pad(x, (1, 2, 0, 3, 1, 0), value=0.5), IMAGE),
     "pad negative": ({"pad", "slice"}, lambda x: F.pad(x, (-1, 2, 1, -2)), IMAGE),
     "zero pad": ({"pad"}, nn.ZeroPad2d((1, 0, 2, 0)), IMAGE),
+    "pad reflect": ({"edge_pad2d"}, lambda x: F.pad(x, (1, 2, 3, 0), mode="reflect"), IMAGE),
+    "pad replicate": ({"edge_pad2d"}, nn.ReplicationPad2d((1, 2, 9, 4)), IMAGE),
+    "pad reflect line": ({"edge_pad2d", "reshape"}, nn.ReflectionPad1d((2, 3)), LINE),
+    "index_select": ({"index_select"}, lambda x: x.index_select(1, torch.tensor([3, 1, 1, 0])), IMAGE),
+    "index": ({"index_select"}, lambda x: x[:, :, torch.tensor([2, 0, -1])], IMAGE),
     "resize nearest": ({"resize"}, lambda x: F.interpolate(x, scale_factor=(2.0, 1.5)), IMAGE),
     "resize nearest size": ({"resize"}, lambda x: F.interpolate(x, size=(7, 23)), IMAGE),
+    "resize nearest kept": ({"resize"}, lambda x: F.interpolate(x, scale_factor=(1.05, 2.04)), IMAGE),
+    "resize bilinear kept": ({"resize"}, lambda x: F.interpolate(x, scale_factor=(1.05, 1.5), mode="bilinear"), IMAGE),
     "resize bilinear": ({"resize"}, nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE),
     "resize bilinear scale": ({"resize"}, lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear"), IMAGE),
     "resize bilinear corners": (

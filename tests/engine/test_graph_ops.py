@@ -22,6 +22,7 @@ AVG_POOL = {
     "count_include_pad": True,
     "divisor_override": None,
 }
+UNPOOL = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "ceil_mode": False}
 RESIZE = {"size": None, "scale": [2.0, 2.0], "mode": "nearest", "align_corners": False}
 
 
@@ -70,6 +71,20 @@ def test_table_is_the_one_in_the_docs() -> None:
         ("max_pool2d", ["x"], MAX_POOL | {"kernel_size": [2]}, "kernel_size must be a list of 2 integers"),
         ("max_pool2d", ["x"], MAX_POOL | {"padding": [0, 2, 0, 0]}, "at most half the window's reach"),
         ("avg_pool1d", ["x"], AVG_POOL | {"divisor_override": 0}, "divisor_override must be an integer in 1"),
+        ("group_norm", ["x"], {"groups": 0, "eps": 1e-5}, "groups must be an integer in 1"),
+        ("group_norm", ["x"], {"groups": 1, "eps": -1.0}, "eps must be a finite number in 0"),
+        ("layer_norm", ["x"], {"axes": 8, "eps": 1e-5}, r"axes must be an integer in 1\.\.7"),
+        ("sum", ["x"], {"dims": [8], "keepdim": False}, "dims must be a list"),
+        ("matmul", ["x"], {}, "takes 2 inputs, got 1"),
+        ("max_unpool2d", ["x", "z"], UNPOOL | {"stride": [2, 1]}, "overlapping windows have no inverse"),
+        ("max_unpool2d", ["x", "z"], UNPOOL | {"padding": [0, 2, 0, 0]}, "at most half the window's reach"),
+        ("max_unpool2d", ["x"], UNPOOL, "takes 2 inputs, got 1"),
+        ("edge_pad2d", ["x"], {"padding": [1, 1, 1, -1], "mode": "reflect"}, "padding must be a list of 4 integers"),
+        ("edge_pad2d", ["x"], {"padding": [1] * 4, "mode": "wrap"}, "mode must be one of 'reflect', 'replicate'"),
+        ("index_select", ["x"], {"dim": 1, "indices": []}, r"indices must be a list of 1\.\.65536 integers"),
+        ("index_select", ["x"], {"dim": 1, "indices": [0, -1]}, "indices must be a list"),
+        ("index_select", ["x"], {"dim": 1, "indices": [True]}, "indices must be a list"),
+        ("index_select", ["x"], {"dim": 1, "indices": [0] * 65537}, "indices must be a list"),
         ("resize", ["x"], RESIZE | {"size": [2, 2]}, "give size or scale, not both"),
         ("resize", ["x"], RESIZE | {"scale": None}, "give size or scale"),
         ("resize", ["x"], RESIZE | {"scale": [0.0, 1.0]}, "scale must be a list of 2 numbers"),
@@ -116,6 +131,9 @@ def codes(*values: int, dtype: Any = np.uint8) -> np.ndarray:
             {"eps": 1e-5},
             "running_var . eps must be positive",
         ),
+        ("group_norm", {"weight": f32(4), "bias": f32(6)}, {"groups": 2, "eps": 1e-5}, "one entry per channel each"),
+        ("group_norm", {"weight": f32(4)}, {"groups": 3, "eps": 1e-5}, "groups=3 does not divide 4 channels of weight"),
+        ("layer_norm", {"weight": np.float32(1)}, {"axes": 1, "eps": 1e-5}, "weight must be a numpy array"),
         ("codebook_linear", {"codebook": np.array([0, 1], np.float32), "codes": codes(0, 2)}, {}, "codes reach 2"),
         ("codebook_linear", {"codebook": f32(2), "codes": codes(0, 1)}, {}, r"codebook\[0\] must be exactly 0"),
         (

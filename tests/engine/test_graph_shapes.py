@@ -16,6 +16,7 @@ from fastcnn.engine.graph.reshapes import open_target
 from fastcnn.engine.graph.shape_rules import resolve_reshape
 from tests.reference.interpreter import run_graph
 
+UNPOOL = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "ceil_mode": False}
 RUNS = settings(max_examples=150, deadline=None, derandomize=True)
 small = st.integers(1, 4)
 extent = st.integers(1, 12)
@@ -261,6 +262,15 @@ def test_open_target_means_the_reshape_it_was_made_for(data: st.DataObject, x: l
         ("reshape", (2, 5), {"shape": [-6, -1]}, {}, "copies axis 4"),
         ("pad", (2, 5), {"pads": [[0, 0]], "value": 0.0}, {}, "pads name 1 axes"),
         ("mean", (2, 5), {"dims": [2], "keepdim": False}, {}, "needs more axes"),
+        ("sum", (2, 5), {"dims": [2], "keepdim": False}, {}, "sum over axes .* needs more axes"),
+        ("group_norm", (2, 6, 4), {"groups": 4, "eps": 0.1}, {}, "groups=4 does not divide the 6 channels"),
+        ("group_norm", (2, 6, 4), {"groups": 2, "eps": 0.1}, {"weight": (4,)}, "expects 4 channels"),
+        ("group_norm", (6,), {"groups": 2, "eps": 0.1}, {}, "expects a 2-d or 3-d or 4-d input"),
+        ("layer_norm", (2, 6), {"axes": 2, "eps": 0.1}, {}, "needs more axes"),
+        ("layer_norm", (2, 6), {"axes": 1, "eps": 0.1}, {"bias": (5,)}, r"bias must have shape \(6,\), got \(5,\)"),
+        ("edge_pad2d", (1, 2, 3, 3), {"padding": [3, 0, 0, 0], "mode": "reflect"}, {}, "smaller than the image"),
+        ("index_select", (2, 5), {"dim": 1, "indices": [0, 5]}, {}, "index 5 is outside axis 1"),
+        ("index_select", (2, 5), {"dim": 2, "indices": [0]}, {}, "dim=2 is not an axis"),
         ("prelu", (2, 5), {}, {"weight": (3,)}, "expects 3 channels"),
         ("pad", (3, 65536, 65536), {"pads": [[0, 0]] * 3, "value": 0.0}, {}, "more than 8589934592 elements"),
     ],
@@ -271,6 +281,28 @@ def test_what_does_not_fit(
     graph = one_node(op, x, attrs=attrs, **{role: np.zeros(s, np.float32) for role, s in params.items()})
     with pytest.raises(GraphError, match=message):
         infer_shapes(graph, {"x": x})
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "a", "b", "message"),
+    [
+        ("matmul", {}, (2, 3, 4), (2, 5, 6), r"expects \(\.\.\., M, K\) and"),
+        ("matmul", {}, (2, 3, 4), (3, 4, 6), "equal axes before"),
+        ("matmul", {}, (3, 4), (4, 6), "one rank from 3 on"),
+        ("max_unpool2d", UNPOOL, (1, 2, 3, 3), (1, 2, 8, 8), r"expects \(1, 2, 4, 4\), the shape of the pool"),
+        ("max_unpool2d", UNPOOL, (1, 2, 4, 4), (1, 2, 9, 8), r"cover \(8, 8\) of the image \(9, 8\)"),
+        ("max_unpool2d", UNPOOL, (1, 2, 4), (1, 2, 8), "expects a 4-d input"),
+    ],
+)
+def test_pairs_that_do_not_fit(
+    op: str, attrs: dict[str, Any], a: tuple[int, ...], b: tuple[int, ...], message: str
+) -> None:
+    node = make_node("y", op, ["a", "b"], attrs=attrs)
+    graph = Graph(
+        inputs=(GraphInput(name="a", shape=a), GraphInput(name="b", shape=b)), nodes=[node], outputs=("y",), weights={}
+    )
+    with pytest.raises(GraphError, match=message):
+        infer_shapes(graph, {"a": a, "b": b})
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,47 @@ def _local_response_norm(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
     return out
 
 
+def _group_norm(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    out = np.empty_like(x)
+    size = x.shape[1] // n.attrs["groups"]
+    for b, first in itertools.product(range(x.shape[0]), range(0, x.shape[1], size)):
+        part = x[b, first : first + size]
+        out[b, first : first + size] = (part - part.mean()) / np.sqrt(part.var() + n.attrs["eps"])
+    out = out * _per_channel(p["weight"], x) if "weight" in p else out
+    return out + _per_channel(p["bias"], x) if "bias" in p else out
+
+
+def _layer_norm(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    axes = tuple(range(-n.attrs["axes"], 0))
+    out = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + n.attrs["eps"])
+    return out * p.get("weight", np.float32(1)).astype(F64) + p.get("bias", np.float32(0)).astype(F64)
+
+
+def _max_unpool(values: np.ndarray, x: np.ndarray, attrs: dict) -> np.ndarray:
+    (kh, kw), (sh, sw), (top, left, _, _) = attrs["kernel_size"], attrs["stride"], attrs["padding"]
+    out = np.zeros_like(x)
+    for b, c, i, j in itertools.product(*map(range, values.shape)):
+        places = [
+            (x[b, c, y, z], y, z)
+            for y in range(i * sh - top, i * sh - top + kh)
+            for z in range(j * sw - left, j * sw - left + kw)
+            if 0 <= y < x.shape[2] and 0 <= z < x.shape[3]
+        ]
+        _, y, z = max(places, key=lambda place: place[0])  # the first of equal ones, as in torch
+        out[b, c, y, z] = values[b, c, i, j]
+    return out
+
+
+def _edge_pad(x: np.ndarray, attrs: dict) -> np.ndarray:
+    top, left, bottom, right = attrs["padding"]
+    mode = "reflect" if attrs["mode"] == "reflect" else "edge"
+    return np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], mode=mode)
+
+
+def _reduce(how: Callable, n: Node, x: np.ndarray) -> np.ndarray:
+    return np.asarray(how(x, axis=tuple(n.attrs["dims"]), keepdims=n.attrs["keepdim"]))
+
+
 def _linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     out = x @ w.astype(F64).T
     return out if bias is None else out + bias.astype(F64)
@@ -270,6 +311,8 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "codebook_linear": lambda n, p, x: _linear(x, _decode(p), p.get("bias")),
     "batch_norm": _batch_norm,
     "scale_shift": lambda n, p, x: x * _per_channel(p["scale"], x) + _per_channel(p["shift"], x),
+    "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
     "local_response_norm": _local_response_norm,
     "max_pool2d": lambda n, p, x: _pool(x, n.attrs, "max"),
     "avg_pool2d": lambda n, p, x: _pool(x, n.attrs, "avg"),
@@ -277,7 +320,10 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "avg_pool1d": lambda n, p, x: _pool(x, n.attrs, "avg"),
     "adaptive_avg_pool2d": lambda n, p, x: _adaptive(x, n.attrs["output_size"], np.mean),
     "adaptive_max_pool2d": lambda n, p, x: _adaptive(x, n.attrs["output_size"], np.max),
-    "mean": lambda n, p, x: np.asarray(x.mean(tuple(n.attrs["dims"]), keepdims=n.attrs["keepdim"])),
+    "max_unpool2d": lambda n, p, values, x: _max_unpool(values, x, n.attrs),
+    "mean": lambda n, p, x: _reduce(np.mean, n, x),
+    "sum": lambda n, p, x: _reduce(np.sum, n, x),
+    "amax": lambda n, p, x: _reduce(np.max, n, x),
     "relu": lambda n, p, x: np.maximum(x, 0.0),
     "silu": lambda n, p, x: x * _sigmoid(x),
     "hardswish": lambda n, p, x: x * np.clip(x + 3, 0, 6) / 6,
@@ -296,6 +342,9 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "elu": lambda n, p, x: np.where(x > 0, x, n.attrs["alpha"] * np.expm1(np.minimum(x, 0.0))),
     "gelu": lambda n, p, x: _gelu(x, n.attrs["approximate"]),
     "prelu": _prelu,
+    "sqrt": lambda n, p, x: np.sqrt(x),
+    "abs": lambda n, p, x: np.abs(x),
+    "matmul": lambda n, p, a, b: a @ b,
     "softmax": lambda n, p, x: np.exp(_log_softmax(x, n.attrs["dim"])),
     "log_softmax": lambda n, p, x: _log_softmax(x, n.attrs["dim"]),
     "add": lambda n, p, a, b: a + b,
@@ -307,6 +356,8 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "concat": lambda n, p, *xs: np.concatenate(xs, n.attrs["dim"]),
     "slice": _slice,
     "pad": lambda n, p, x: np.pad(x, n.attrs["pads"], constant_values=n.attrs["value"]),
+    "edge_pad2d": lambda n, p, x: _edge_pad(x, n.attrs),
+    "index_select": lambda n, p, x: np.take(x, n.attrs["indices"], n.attrs["dim"]),
     "resize": lambda n, p, x: _resize(x, n.attrs),
     "reshape": lambda n, p, x: _reshape(x, n.attrs["shape"]),
     "flatten": _flatten,

@@ -153,6 +153,41 @@ class StridedCopyStep final : public Step {
   int64_t in_offset_ = 0, out_offset_ = 0;
 };
 
+// Given indices of one axis, in the given order, of a plain tensor seen as outer x axis x inner.
+class GatherStep final : public Step {
+ public:
+  explicit GatherStep(const StepSpec& spec) : in_(spec.in.at(0)) {
+    out = spec.out;
+    axis_ = spec.integer("axis");
+    inner_ = spec.integer("inner");
+    indices_ = spec.lists.at("indices");
+    const int64_t outer = in_.count() / (axis_ * inner_);
+    if (in_.blocked || out.blocked) throw std::invalid_argument("gather: needs plain tensors");
+    for (int64_t index : indices_) {
+      if (index < 0 || index >= axis_) throw std::invalid_argument("gather: an index is outside the axis");
+    }
+    if (outer * static_cast<int64_t>(indices_.size()) * inner_ != out.count()) {
+      throw std::invalid_argument("gather: extents differ from the tensors'");
+    }
+  }
+  std::string kernel() const override { return "gather"; }
+  void run(const RunContext& ctx) const override {
+    const int64_t count = static_cast<int64_t>(indices_.size());
+    int64_t begin, end;
+    ctx.part(out.count() / inner_, begin, end);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t index = indices_[static_cast<size_t>(i % count)];
+      std::memcpy(ctx.at(out) + i * inner_, ctx.at(in_) + (i / count * axis_ + index) * inner_,
+                  sizeof(float) * static_cast<size_t>(inner_));
+    }
+  }
+
+ private:
+  Tensor in_;
+  int64_t axis_ = 1, inner_ = 1;
+  std::vector<int64_t> indices_;
+};
+
 // One value everywhere, or a constant tensor.
 class FillStep final : public Step {
  public:
@@ -247,6 +282,7 @@ std::unique_ptr<Step> make_relayout(const StepSpec& spec) { return std::make_uni
 std::unique_ptr<Step> make_copy_region(const StepSpec& spec) { return std::make_unique<CopyRegionStep>(spec); }
 std::unique_ptr<Step> make_strided_copy(const StepSpec& spec) { return std::make_unique<StridedCopyStep>(spec); }
 std::unique_ptr<Step> make_fill(const StepSpec& spec) { return std::make_unique<FillStep>(spec); }
+std::unique_ptr<Step> make_gather(const StepSpec& spec) { return std::make_unique<GatherStep>(spec); }
 std::unique_ptr<Step> make_resize(const StepSpec& spec) { return std::make_unique<ResizeStep>(spec); }
 
 }  // namespace fastcnn

@@ -1,6 +1,7 @@
 #include "kernels/elementwise/elementwise.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/steps/rows.h"
 
@@ -208,36 +209,51 @@ class SoftmaxStep final : public Step {
   bool log_;
 };
 
-// Mean over any axes of a plain tensor: sizes and input strides of the kept and of the reduced axes.
-class MeanStep final : public Step {
+// Mean, sum or maximum over any axes of a plain tensor: sizes and input strides of the kept and of the reduced axes.
+// A NaN among the values is the maximum, as in torch.
+class ReduceStep final : public Step {
  public:
-  explicit MeanStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(elementwise_kernels(spec.isa)) {
+  explicit ReduceStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(elementwise_kernels(spec.isa)) {
     out = spec.out;
     require_same_layout(spec);
+    kind_ = spec.word("kind", "mean");
+    max_ = kind_ == "max";
+    if (kind_ != "mean" && kind_ != "sum" && !max_) throw std::invalid_argument("reduce: unknown kind '" + kind_ + "'");
     kept_ = spec.lists.at("kept");
     kept_strides_ = spec.list("kept_strides", kept_.size());
     reduced_ = spec.lists.at("reduced");
     reduced_strides_ = spec.list("reduced_strides", reduced_.size());
     for (int64_t d : reduced_) total_ *= d;
   }
-  std::string kernel() const override { return std::string("mean_f32_") + isa_name(kernels_.isa); }
+  std::string kernel() const override { return kind_ + "_f32_" + isa_name(kernels_.isa); }
   void run(const RunContext& ctx) const override {
     int64_t begin, end;
     ctx.part(out.count(), begin, end);
-    const bool run_inner = !reduced_.empty() && reduced_strides_.back() == 1;
-    const int64_t inner = run_inner ? reduced_.back() : 1;
     for (int64_t i = begin; i < end; ++i) {
       const float* from = ctx.at(in_) + locate(i, kept_, kept_strides_, kept_.size());
-      double sum = 0;
-      for (int64_t k = 0; k < total_ / inner; ++k) {
-        const float* p = from + locate(k, reduced_, reduced_strides_, reduced_.size() - (run_inner ? 1 : 0));
-        sum += run_inner ? static_cast<double>(kernels_.sum(p, inner)) : static_cast<double>(*p);
-      }
-      ctx.at(out)[i] = static_cast<float>(sum / static_cast<double>(total_));
+      ctx.at(out)[i] = max_ ? largest(from) : sum(from);
     }
   }
 
  private:
+  float sum(const float* from) const {
+    const bool run_inner = !reduced_.empty() && reduced_strides_.back() == 1;
+    const int64_t inner = run_inner ? reduced_.back() : 1;
+    double sum = 0;
+    for (int64_t k = 0; k < total_ / inner; ++k) {
+      const float* p = from + locate(k, reduced_, reduced_strides_, reduced_.size() - (run_inner ? 1 : 0));
+      sum += run_inner ? static_cast<double>(kernels_.sum(p, inner)) : static_cast<double>(*p);
+    }
+    return static_cast<float>(kind_ == "sum" ? sum : sum / static_cast<double>(total_));
+  }
+  float largest(const float* from) const {
+    float top = *from;
+    for (int64_t k = 1; k < total_; ++k) {
+      const float v = from[locate(k, reduced_, reduced_strides_, reduced_.size())];
+      if (v > top || v != v) top = v;
+    }
+    return top;
+  }
   static ptrdiff_t locate(int64_t index, const std::vector<int64_t>& dims, const std::vector<int64_t>& strides,
                           size_t rank) {
     ptrdiff_t offset = 0;
@@ -249,8 +265,50 @@ class MeanStep final : public Step {
   }
   Tensor in_;
   const ElementwiseKernels& kernels_;
+  std::string kind_;
+  bool max_ = false;
   std::vector<int64_t> kept_, kept_strides_, reduced_, reduced_strides_;
   int64_t total_ = 1;
+};
+
+// Square roots and absolute values: rare, so they are no activations of every kernel.
+class MathStep final : public Step {
+ public:
+  explicit MathStep(const StepSpec& spec) : in_(spec.in.at(0)) {
+    out = spec.out;
+    require_same_layout(spec);
+    const std::string kind = spec.word("kind", "");
+    if (kind != "sqrt" && kind != "abs") throw std::invalid_argument("math: unknown kind '" + kind + "'");
+    sqrt_ = kind == "sqrt";
+  }
+  std::string kernel() const override { return sqrt_ ? "sqrt_f32" : "abs_f32"; }
+  void run(const RunContext& ctx) const override {
+    if (!out.blocked) {
+      int64_t begin, end;
+      ctx.part(out.count(), begin, end, 16);
+      line(ctx.at(in_) + begin, ctx.at(out) + begin, end - begin);
+      return;
+    }
+    for_each_plane(ctx, out, [&](int n, int block, int row0, int row1) {
+      const float* from = ctx.at(in_) + n * in_.image + block * in_.plane;
+      float* to = ctx.at(out) + n * out.image + block * out.plane;
+      for (int y = row0; y < row1; ++y) {
+        line(from + y * in_.row, to + y * out.row, out.w * out.pixel);
+        clear_dead_lanes(out, block, to + y * out.row, out.w);
+      }
+    });
+  }
+
+ private:
+  void line(const float* from, float* to, int64_t count) const {
+    if (sqrt_) {
+      for (int64_t i = 0; i < count; ++i) to[i] = std::sqrt(from[i]);
+    } else {
+      for (int64_t i = 0; i < count; ++i) to[i] = std::fabs(from[i]);
+    }
+  }
+  Tensor in_;
+  bool sqrt_ = false;
 };
 
 }  // namespace
@@ -259,6 +317,7 @@ std::unique_ptr<Step> make_unary(const StepSpec& spec) { return std::make_unique
 std::unique_ptr<Step> make_binary(const StepSpec& spec) { return std::make_unique<BinaryStep>(spec); }
 std::unique_ptr<Step> make_scale_shift(const StepSpec& spec) { return std::make_unique<ScaleShiftStep>(spec); }
 std::unique_ptr<Step> make_softmax(const StepSpec& spec) { return std::make_unique<SoftmaxStep>(spec); }
-std::unique_ptr<Step> make_mean(const StepSpec& spec) { return std::make_unique<MeanStep>(spec); }
+std::unique_ptr<Step> make_reduce(const StepSpec& spec) { return std::make_unique<ReduceStep>(spec); }
+std::unique_ptr<Step> make_math(const StepSpec& spec) { return std::make_unique<MathStep>(spec); }
 
 }  // namespace fastcnn

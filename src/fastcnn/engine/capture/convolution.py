@@ -106,10 +106,18 @@ def addmm(lower: Lowering, a: Arguments) -> str:
     return lower.emit("linear", [a.value("mat1")], params={"weight": weight, "bias": a.constant("self")})
 
 
-@lowers("aten::mm", "aten::matmul")
+@lowers("aten::mm", "aten::matmul", "aten::bmm")
 def matmul(lower: Lowering, a: Arguments) -> str:
-    """x @ w with a constant matrix w."""
-    weight = a.at(1)
-    if not isinstance(weight, Constant) or weight.tensor.dim() != 2:
-        raise Unsupported("only the product with a constant matrix is supported")
-    return lower.emit("linear", [a.value("self")], params={"weight": Constant(weight.tensor.t())})
+    """x @ w with a constant matrix w; or matrices of the input, one product for each index of the axes before."""
+    x, other = a.at(0), a.at(1)
+    if isinstance(x, str) and isinstance(other, str):
+        return lower.emit("matmul", [x, other])
+    if not isinstance(other, Constant) or other.tensor.dim() != 2:
+        raise Unsupported("only products with a constant matrix on the right, or of two values, are supported")
+    return lower.emit("linear", [a.value("self")], params={"weight": Constant(other.tensor.t())})
+
+
+@lowers("aten::conv3d", "aten::conv_transpose3d")
+def conv3d(lower: Lowering, a: Arguments) -> str:
+    """Volumes are outside the engine."""
+    raise Unsupported("three-dimensional convolutions are outside the engine: it runs nets on pictures and lines")

@@ -21,7 +21,7 @@ def _plain(op: str) -> Handler:
     return handler
 
 
-for _op in ("relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "exp", "mish"):
+for _op in ("relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "exp", "mish", "sqrt", "abs"):
     lowers(f"aten::{_op}")(_plain(_op))
 
 
@@ -75,7 +75,22 @@ def fill(lower: Lowering, a: Arguments) -> str:
     value = lower.scalar(a["value"])
     if value is None:
         raise Unsupported("the value is computed from the input")
-    return lower.emit("clamp", [a.value("self")], attrs={"min": value, "max": value})
+    return _clamp(lower, a.value("self"), value, value)
+
+
+def _filled(value: float | None) -> Handler:
+    def handler(lower: Lowering, a: Arguments) -> str:
+        number = lower.scalar(a["fill_value"]) if value is None else value
+        if number is None:
+            raise Unsupported("the value is computed from the input")
+        return _clamp(lower, a.value("self"), number, number)
+
+    handler.__doc__ = "A tensor of one value, in the shape of another."
+    return handler
+
+
+for _op, _value in (("zeros_like", 0.0), ("ones_like", 1.0), ("full_like", None)):
+    lowers(f"aten::{_op}")(_filled(_value))
 
 
 @lowers("aten::leaky_relu")
@@ -182,10 +197,13 @@ def square(lower: Lowering, a: Arguments) -> str:
 
 @lowers("aten::pow")
 def pow_(lower: Lowering, a: Arguments) -> str:
-    """Small whole powers, as products."""
+    """Small whole powers, as products; square roots, and one over them."""
     x, exponent = a.value("self"), lower.scalar(a["exponent"])
+    if exponent in (0.5, -0.5):
+        root = lower.emit("sqrt", [x])
+        return root if exponent == 0.5 else lower.emit("div", [_number(lower, 1.0), root])
     if exponent not in (1, 2, 3, 4):
-        raise Unsupported("only the powers 1 to 4 are supported")
+        raise Unsupported("only the powers 1 to 4, 1/2 and -1/2 are supported")
     if exponent == 1:
         return x
     squared = lower.emit("mul", [x, x])
@@ -197,6 +215,12 @@ def reciprocal(lower: Lowering, a: Arguments) -> str:
     """1 / x."""
     x = a.value("self")
     return lower.emit("div", [_number(lower, 1.0), x])
+
+
+@lowers("aten::rsqrt")
+def rsqrt(lower: Lowering, a: Arguments) -> str:
+    """1 / sqrt(x)."""
+    return lower.emit("div", [_number(lower, 1.0), lower.emit("sqrt", [a.value("self")])])
 
 
 def _number(lower: Lowering, value: float) -> str:

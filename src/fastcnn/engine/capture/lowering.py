@@ -21,7 +21,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from fastcnn.engine.capture import local_response_norm
 from fastcnn.engine.capture.errors import NotSupportedError
 from fastcnn.engine.capture.in_place import plain_name
-from fastcnn.engine.capture.registry import HANDLERS, Arguments, Constant, Unsupported
+from fastcnn.engine.capture.registry import HANDLERS, TAKES_DEFERRED, Arguments, Constant, Unsupported
 from fastcnn.engine.capture.torch_step import TorchStep
 from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node
 from fastcnn.engine.graph.ops import OPS, make_node
@@ -213,7 +213,7 @@ class Lowering:
         sources = [self._env[n] for n in node.all_input_nodes]
         if all(_is_constant(value) for value in sources):
             return self._fold(node, args, kwargs)
-        if any(_has_deferred(value) for value in sources):
+        if plain_name(target) not in TAKES_DEFERRED and any(_has_deferred(value) for value in sources):
             return self._step(node, "it works on values that are not float32")
         return self._handle(node, target, args, kwargs)
 

@@ -1,4 +1,4 @@
-"""Batch norm in eval mode, and what has vanished by then."""
+"""Batch norm in eval mode, norms over each picture, and what has vanished by then."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fastcnn.engine.capture.lowering import Lowering
-from fastcnn.engine.capture.registry import Arguments, Constant, Unsupported, lowers
+from fastcnn.engine.capture.registry import Arguments, Constant, Unsupported, axis, lowers
 
 
 def _vector(a: Arguments, name: str, channels: int, default: float) -> Constant:
@@ -47,6 +47,50 @@ def batch_norm(lower: Lowering, a: Arguments) -> str:
 def batch_norm_functional(lower: Lowering, a: Arguments) -> list[Any]:
     """The same after torch's functionalisation; the saved statistics are not made."""
     return [_batch_norm(lower, a), None, None]
+
+
+def _optional(a: Arguments, name: str) -> Constant | None:
+    return None if a[name] is None else a.constant(name)
+
+
+def _group_norm(lower: Lowering, a: Arguments, groups: int) -> str:
+    params = {"weight": _optional(a, "weight"), "bias": _optional(a, "bias")}
+    return lower.emit("group_norm", [a.value("input")], params=params, attrs={"groups": groups, "eps": float(a["eps"])})
+
+
+@lowers("aten::group_norm")
+def group_norm(lower: Lowering, a: Arguments) -> str:
+    """torch.nn.functional.group_norm."""
+    return _group_norm(lower, a, int(a["num_groups"]))
+
+
+@lowers("aten::instance_norm")
+def instance_norm(lower: Lowering, a: Arguments) -> str:
+    """One group per channel; or, where running statistics are used, batch norm."""
+    if not a["use_input_stats"]:
+        return _batch_norm(lower, a)
+    return _group_norm(lower, a, lower.shape(a.value("input"))[1])
+
+
+@lowers("aten::layer_norm")
+def layer_norm(lower: Lowering, a: Arguments) -> str:
+    """torch.nn.functional.layer_norm."""
+    params = {"weight": _optional(a, "weight"), "bias": _optional(a, "bias")}
+    attrs = {"axes": len(a["normalized_shape"]), "eps": float(a["eps"])}
+    return lower.emit("layer_norm", [a.value("input")], params=params, attrs=attrs)
+
+
+@lowers("aten::linalg_vector_norm")
+def vector_norm(lower: Lowering, a: Arguments) -> str:
+    """The Euclidean norm over given axes (torch.nn.functional.normalize asks for it)."""
+    if lower.scalar(a["ord"]) != 2.0:
+        raise Unsupported("only the norm of order 2 is supported")
+    if a["dim"] is None:
+        raise Unsupported("a norm over the whole batch")
+    x = a.value("self")
+    dims = sorted(axis(int(d), lower.rank(x)) for d in a["dim"])
+    squares = lower.emit("sum", [lower.emit("mul", [x, x])], attrs={"dims": dims, "keepdim": bool(a["keepdim"])})
+    return lower.emit("sqrt", [squares])
 
 
 @lowers("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
-from fastcnn.engine.capture.lowering import Lowering
-from fastcnn.engine.capture.registry import Arguments, Unsupported, axis, lowers, spread
+import torch
+from torch import fx
+
+from fastcnn.engine.capture.lowering import Deferred, Lowering
+from fastcnn.engine.capture.registry import Arguments, Handler, Unsupported, axis, lowers, spread
 from fastcnn.engine.capture.shape import add_axis, drop_axis
 
 
@@ -43,6 +47,32 @@ def max_pool1d(lower: Lowering, a: Arguments) -> str:
 def max_pool2d_with_indices(lower: Lowering, a: Arguments) -> list[Any]:
     """The same with indices; a net that reads them gets a torch step for them."""
     return [_max_pool(lower, a, 2), None]
+
+
+@lowers("aten::max_unpool2d", deferred=True)
+def max_unpool2d(lower: Lowering, a: Arguments) -> str:
+    """torch.nn.functional.max_unpool2d on a max pool's indices: the graph holds the map that was pooled instead."""
+    x, indices = a.value("self"), a["indices"]
+    pool = _pool_behind(indices.node) if isinstance(indices, Deferred) else None
+    if pool is None:
+        raise Unsupported("the indices do not come straight from a max pool")
+    assert isinstance(pool.target, torch._ops.OpOverload)
+    given = Arguments(pool.target._schema, pool.args, pool.kwargs)
+    pooled_from = lower.value_of(given["self"])
+    if not isinstance(pooled_from, str) or set(spread(given["dilation"], 2)) != {1}:
+        raise Unsupported("the pool is dilated, or pools a constant")
+    attrs = _window(lower, given, pooled_from, 2)
+    return lower.emit("max_unpool2d", [x, pooled_from], attrs=attrs)
+
+
+def _pool_behind(node: fx.Node) -> fx.Node | None:
+    """The max pool whose second result this is."""
+    if node.target is not operator.getitem or node.args[1] != 1:
+        return None
+    pool = node.args[0]
+    if not isinstance(pool, fx.Node) or not isinstance(pool.target, torch._ops.OpOverload):
+        return None
+    return pool if pool.target._schema.name == "aten::max_pool2d_with_indices" else None
 
 
 def _avg_pool(lower: Lowering, a: Arguments, spatial: int) -> str:
@@ -118,29 +148,23 @@ def _dims(lower: Lowering, a: Arguments, x: str) -> list[int]:
     return sorted(axis(int(d), rank) for d in dims)
 
 
-@lowers("aten::mean")
-def mean(lower: Lowering, a: Arguments) -> str:
-    """Mean over some or all axes."""
-    x = a.value("self")
-    return lower.emit("mean", [x], attrs={"dims": _dims(lower, a, x), "keepdim": bool(a.get("keepdim", False))})
+def _reduction(op: str) -> Handler:
+    def handler(lower: Lowering, a: Arguments) -> str:
+        x = a.value("self")
+        return lower.emit(op, [x], attrs={"dims": _dims(lower, a, x), "keepdim": bool(a.get("keepdim", False))})
+
+    handler.__doc__ = f"{op} over some or all axes."
+    return handler
 
 
-@lowers("aten::sum")
-def sum_(lower: Lowering, a: Arguments) -> str:
-    """Sum over the channels, as mean times their count (the only count that no image size changes)."""
-    x = a.value("self")
-    dims = _dims(lower, a, x)
-    if dims != [1]:
-        raise Unsupported("only a sum over the channels (dim=1) is supported")
-    y = lower.emit("mean", [x], attrs={"dims": dims, "keepdim": bool(a.get("keepdim", False))})
-    return lower.emit("mul_scalar", [y], attrs={"value": float(lower.shape(x)[1])})
+for _op in ("mean", "sum", "amax"):
+    lowers(f"aten::{_op}")(_reduction(_op))
 
 
-@lowers("aten::amax")
-def amax(lower: Lowering, a: Arguments) -> str:
-    """Maximum over the whole image."""
-    x = a.value("self")
-    if lower.rank(x) != 4 or _dims(lower, a, x) != [2, 3]:
-        raise Unsupported("only the maximum over the image (dim=(2, 3)) is supported")
-    y = lower.emit("adaptive_max_pool2d", [x], attrs={"output_size": [1, 1]})
-    return y if a["keepdim"] else drop_axis(lower, drop_axis(lower, y, 3), 2)
+@lowers("aten::max")
+def max_(lower: Lowering, a: Arguments) -> Any:
+    """The largest value, over everything or along one axis; indices are not made."""
+    if a.get("other") is not None:
+        raise Unsupported("the larger of two tensors, element by element")
+    y = _reduction("amax")(lower, a)
+    return y if a.get("dim") is None else [y, None]

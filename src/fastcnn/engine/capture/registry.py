@@ -22,6 +22,9 @@ Handler = Callable[["Lowering", "Arguments"], Any]
 HANDLERS: dict[str, Handler] = {}
 """Schema name (``aten::conv2d``), without overload, to handler."""
 
+TAKES_DEFERRED: set[str] = set()
+"""Those whose handlers look at arguments the graph cannot hold (``Deferred``) instead of becoming torch steps."""
+
 
 class Unsupported(Exception):
     """A variant of an op that the graph cannot hold; the text says why."""
@@ -79,14 +82,16 @@ class Arguments:
         return value
 
 
-def lowers(*names: str) -> Callable[[Handler], Handler]:
-    """Register a handler under torch schema names such as ``aten::relu``."""
+def lowers(*names: str, deferred: bool = False) -> Callable[[Handler], Handler]:
+    """Register a handler under torch schema names such as ``aten::relu``; ``deferred`` as in ``TAKES_DEFERRED``."""
 
     def register(handler: Handler) -> Handler:
         for name in names:
             if name in HANDLERS:
                 raise ValueError(f"two handlers claim {name}")
             HANDLERS[name] = handler
+            if deferred:
+                TAKES_DEFERRED.add(name)
         return handler
 
     return register

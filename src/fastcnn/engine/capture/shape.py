@@ -306,9 +306,12 @@ def select_scatter(lower: Lowering, a: Arguments) -> str:
 
 @lowers("aten::pad", "aten::constant_pad_nd")
 def pad(lower: Lowering, a: Arguments) -> str:
-    """Constant padding; negative amounts cut."""
-    if a.get("mode", "constant") != "constant":
-        raise Unsupported(f"padding mode {a['mode']!r} (only 'constant' is supported)")
+    """Constant padding (negative amounts cut), or the image mirrored or its edge repeated."""
+    mode = a.get("mode", "constant")
+    if mode in ("reflect", "replicate"):
+        return _edge_pad(lower, a, mode)
+    if mode != "constant":
+        raise Unsupported(f"padding mode {mode!r} (only 'constant', 'reflect' and 'replicate' are supported)")
     x, amounts, value = a.value("self"), [int(n) for n in a["pad"]], a.get("value")
     rank = lower.rank(x)
     pads = [[0, 0] for _ in range(rank)]
@@ -320,6 +323,57 @@ def pad(lower: Lowering, a: Arguments) -> str:
     if not any(map(any, pads)):
         return x
     return lower.emit("pad", [x], attrs={"pads": pads, "value": float(value or 0.0)})
+
+
+def _edge_pad(lower: Lowering, a: Arguments, mode: str) -> str:
+    x, amounts = a.value("self"), [int(n) for n in a.at(1)]
+    spatial = len(amounts) // 2
+    if spatial not in (1, 2) or lower.rank(x) != spatial + 2:
+        raise Unsupported(f"padding mode {mode!r} of {len(amounts)} numbers on shape {lower.shape(x)}")
+    left, right, top, bottom = amounts if spatial == 2 else [*amounts, 0, 0]
+    y = x if spatial == 2 else add_axis(lower, x, 2)
+    y = lower.emit("edge_pad2d", [y], attrs={"padding": [top, left, bottom, right], "mode": mode})
+    return y if spatial == 2 else drop_axis(lower, y, 2)
+
+
+@lowers("aten::reflection_pad1d", "aten::reflection_pad2d")
+def reflection_pad(lower: Lowering, a: Arguments) -> str:
+    """The image mirrored around its edges."""
+    return _edge_pad(lower, a, "reflect")
+
+
+@lowers("aten::replication_pad1d", "aten::replication_pad2d")
+def replication_pad(lower: Lowering, a: Arguments) -> str:
+    """The image's edges repeated."""
+    return _edge_pad(lower, a, "replicate")
+
+
+def _indices(lower: Lowering, x: str, dim: int, index: Any) -> str:
+    tensor = index.tensor if isinstance(index, Constant) else None
+    if tensor is None or tensor.dim() != 1 or tensor.dtype not in (torch.int64, torch.int32):
+        raise Unsupported("only a list of constant indices of one axis is supported")
+    if dim == 0:
+        raise Unsupported("it picks pictures of the batch")
+    extent = lower.shape(x)[dim]
+    return lower.emit(
+        "index_select", [x], attrs={"dim": dim, "indices": [axis(int(i), extent) for i in tensor.tolist()]}
+    )
+
+
+@lowers("aten::index_select")
+def index_select(lower: Lowering, a: Arguments) -> str:
+    """Constant indices of one axis."""
+    x = a.value("self")
+    return _indices(lower, x, axis(int(a["dim"]), lower.rank(x)), a["index"])
+
+
+@lowers("aten::index")
+def index_(lower: Lowering, a: Arguments) -> str:
+    """x[:, [2, 0, 1]]: constant indices of one axis."""
+    given = [(dim, index) for dim, index in enumerate(a["indices"]) if index is not None]
+    if len(given) != 1:
+        raise Unsupported("only a list of constant indices of one axis is supported")
+    return _indices(lower, a.value("self"), *given[0])
 
 
 def _resize(lower: Lowering, a: Arguments, mode: str) -> str:

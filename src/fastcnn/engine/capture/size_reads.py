@@ -32,6 +32,7 @@ _HARMLESS = frozenset(
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "batch_norm"),
         *("max_pool1d", "max_pool2d", "max_pool1d_with_indices", "max_pool2d_with_indices", "boolean_dispatch", "fn"),
         *("_max_pool1d", "_max_pool2d", "linear", "prelu", "threshold"),
+        *("group_norm", "instance_norm", "layer_norm"),  # they look at sizes to refuse bad ones only
     )
 )
 """Functions of torch.nn.functional that look at no size in eval mode; what any other reads inside stays unseen."""

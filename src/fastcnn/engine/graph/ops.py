@@ -31,6 +31,7 @@ from fastcnn.engine.graph.schema import (
     integers,
     integers_or_null,
     is_integer,
+    many_integers,
     number,
     number_or_null,
     numbers_or_null,
@@ -92,6 +93,10 @@ def _binary() -> OpSchema:
     return OpSchema(arity=(2, 2), shape=shapes.broadcast)
 
 
+def _reduction() -> OpSchema:
+    return OpSchema(arity=(1, 1), attrs={"dims": axes(), "keepdim": boolean()}, shape=shapes.reduction)
+
+
 _ADAPTIVE = OpSchema(arity=(1, 1), attrs={"output_size": integers(2, 1, MAX_WINDOW)}, shape=shapes.adaptive_pool2d)
 
 OPS: dict[str, OpSchema] = {
@@ -148,13 +153,42 @@ OPS: dict[str, OpSchema] = {
         attrs={"size": integer(1, MAX_WINDOW), "alpha": number(), "beta": number(), "k": number()},
         shape=shapes.local_response_norm,
     ),
+    # (x - mean) / sqrt(variance + eps), mean and variance over the pixels of a group of channels of one picture.
+    "group_norm": OpSchema(
+        arity=(1, 1),
+        params={"weight": ParamSpec(ranks=(1,), required=False), "bias": _BIAS},
+        attrs={"groups": integer(1, MAX_WINDOW), "eps": number(0.0, 1e6)},
+        param_rule=param_rules.group_norm,
+        shape=shapes.group_norm,
+    ),
+    # The same over the last axes of a value, one weight and one bias for each of their places.
+    "layer_norm": OpSchema(
+        arity=(1, 1),
+        params={role: ParamSpec(ranks=tuple(range(1, MAX_RANK)), required=False) for role in ("weight", "bias")},
+        attrs={"axes": integer(1, MAX_RANK - 1), "eps": number(0.0, 1e6)},
+        shape=shapes.layer_norm,
+    ),
     "max_pool2d": _pool(2, "max"),
     "avg_pool2d": _pool(2, "avg"),
     "max_pool1d": _pool(1, "max"),
     "avg_pool1d": _pool(1, "avg"),
     "adaptive_avg_pool2d": _ADAPTIVE,
     "adaptive_max_pool2d": _ADAPTIVE,
-    "mean": OpSchema(arity=(1, 1), attrs={"dims": axes(), "keepdim": boolean()}, shape=shapes.mean),
+    # The inverse of a max pool: x goes where the maxima of the second input's windows stood, zeros elsewhere.
+    "max_unpool2d": OpSchema(
+        arity=(2, 2),
+        attrs={
+            "kernel_size": integers(2, 1, MAX_WINDOW),
+            "stride": integers(2, 1, MAX_WINDOW),
+            "padding": integers(4, 0, MAX_WINDOW),
+            "ceil_mode": boolean(),
+        },
+        param_rule=param_rules.max_unpool2d,
+        shape=shapes.max_unpool2d,
+    ),
+    "mean": _reduction(),
+    "sum": _reduction(),
+    "amax": _reduction(),
     "relu": _activation(),
     "silu": _activation(),
     "hardswish": _activation(),
@@ -169,12 +203,15 @@ OPS: dict[str, OpSchema] = {
     "elu": _activation(alpha=number()),
     "gelu": _activation(approximate=choice("none", "tanh")),
     "prelu": OpSchema(arity=(1, 1), params={"weight": _VECTOR}, shape=shapes.prelu),
+    "sqrt": OpSchema(arity=(1, 1), shape=shapes.same),
+    "abs": OpSchema(arity=(1, 1), shape=shapes.same),
     "softmax": OpSchema(arity=(1, 1), attrs={"dim": _DIM}, shape=shapes.along_dim),
     "log_softmax": OpSchema(arity=(1, 1), attrs={"dim": _DIM}, shape=shapes.along_dim),
     "add": _binary(),
     "sub": _binary(),
     "mul": _binary(),
     "div": _binary(),
+    "matmul": OpSchema(arity=(2, 2), shape=shapes.matmul, macs=shapes.matmul_macs),
     "add_scalar": OpSchema(arity=(1, 1), attrs={"value": number()}, shape=shapes.same),
     "mul_scalar": OpSchema(arity=(1, 1), attrs={"value": number()}, shape=shapes.same),
     "concat": OpSchema(arity=(1, MAX_INPUTS), attrs={"dim": _DIM}, shape=shapes.concat),
@@ -189,6 +226,14 @@ OPS: dict[str, OpSchema] = {
         shape=shapes.slice_,
     ),
     "pad": OpSchema(arity=(1, 1), attrs={"pads": pad_pairs(), "value": number()}, shape=shapes.pad),
+    "edge_pad2d": OpSchema(
+        arity=(1, 1),
+        attrs={"padding": integers(4, 0, MAX_WINDOW), "mode": choice("reflect", "replicate")},
+        shape=shapes.edge_pad2d,
+    ),
+    "index_select": OpSchema(
+        arity=(1, 1), attrs={"dim": _DIM, "indices": many_integers(0, MAX_SIZE)}, shape=shapes.index_select
+    ),
     "resize": OpSchema(
         arity=(1, 1),
         attrs={

@@ -86,6 +86,13 @@ def batch_norm(node: Node, arrays: Arrays) -> None:
         raise GraphError("running_var + eps must be positive")
 
 
+def group_norm(node: Node, arrays: Arrays) -> None:
+    """Weight and bias of one length, which the groups divide."""
+    _equal_lengths(arrays)
+    for role, array in arrays.items():
+        _groups(node, array.shape[0], f"channels of {role}")
+
+
 def scale_shift(node: Node, arrays: Arrays) -> None:
     """Two vectors of one length."""
     _equal_lengths(arrays)
@@ -100,6 +107,14 @@ def pool(node: Node, arrays: Arrays) -> None:
         reach = dilation[i % spatial] * (attrs["kernel_size"][i % spatial] - 1) + 1
         if pad > reach // 2:
             raise GraphError(f"padding={attrs['padding']} must be at most half the window's reach ({reach})")
+
+
+def max_unpool2d(node: Node, arrays: Arrays) -> None:
+    """As a pool; and windows that do not overlap, so that no place is written twice."""
+    pool(node, arrays)
+    kernel, stride = node.attrs["kernel_size"], node.attrs["stride"]
+    if any(s < k for s, k in zip(stride, kernel, strict=True)):
+        raise GraphError(f"stride={stride} must be at least kernel_size={kernel}: overlapping windows have no inverse")
 
 
 def resize(node: Node, arrays: Arrays) -> None:

@@ -126,6 +126,16 @@ def integers_or_null(length: int, low: int, high: int) -> AttrSpec:
     return AttrSpec(f"{inner.allowed}, or null", lambda v: v is None or inner.accepts(v))
 
 
+def many_integers(low: int, high: int) -> AttrSpec:
+    """A list of 1..MAX_WINDOW ints in low..high."""
+    return AttrSpec(
+        f"a list of 1..{MAX_WINDOW} integers in {low}..{high}",
+        lambda v: (
+            isinstance(v, list) and 1 <= len(v) <= MAX_WINDOW and all(is_integer(i) and low <= i <= high for i in v)
+        ),
+    )
+
+
 def axes(*, permutation: bool = False) -> AttrSpec:
     """A non-empty list of distinct axes; with ``permutation`` all of 0..n-1."""
 

@@ -112,6 +112,28 @@ def per_channel(node: Node, inputs: Shapes, params: Params) -> Shape:
     return x
 
 
+def group_norm(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Shape kept; channels on axis 1, divided by the groups."""
+    x, groups = inputs[0], node.attrs["groups"]
+    _rank(x, 2, 3, 4)
+    if x[1] % groups:
+        raise GraphError(f"groups={groups} does not divide the {x[1]} channels of shape {x}")
+    for shape in params.values():
+        _channels(x, shape[0])
+    return x
+
+
+def layer_norm(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Shape kept; weight and bias have the extents of the last axes, which leave the batch alone."""
+    x, axes = inputs[0], node.attrs["axes"]
+    if axes >= len(x):
+        raise GraphError(f"a norm over the last {axes} axes needs more axes than shape {x} has")
+    for role, shape in params.items():
+        if shape != x[len(x) - axes :]:
+            raise GraphError(f"{role} must have shape {x[len(x) - axes :]}, got {shape}")
+    return x
+
+
 def prelu(node: Node, inputs: Shapes, params: Params) -> Shape:
     """One slope, or one per channel of axis 1."""
     slopes = params["weight"][0]
@@ -149,11 +171,28 @@ def adaptive_pool2d(node: Node, inputs: Shapes, params: Params) -> Shape:
     return (*inputs[0][:2], *node.attrs["output_size"])
 
 
-def mean(node: Node, inputs: Shapes, params: Params) -> Shape:
-    """Mean over some axes."""
+def max_unpool2d(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """The shape of the second input, whose max pool has the shape of the first."""
+    x, pooled_from = inputs
+    _rank(x, 4)
+    _rank(pooled_from, 4)
+    expected = pool(node, [pooled_from], params)
+    if x != expected:
+        raise GraphError(f"expects {expected}, the shape of the pool of {pooled_from}, got {x}")
+    a = node.attrs
+    whole = tuple(
+        (x[2 + i] - 1) * a["stride"][i] + a["kernel_size"][i] - a["padding"][i] - a["padding"][2 + i] for i in range(2)
+    )
+    if whole != pooled_from[2:]:
+        raise GraphError(f"the windows cover {whole} of the image {pooled_from[2:]}: its size is not their inverse")
+    return pooled_from
+
+
+def reduction(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Mean, sum or maximum over some axes."""
     x, dims = inputs[0], node.attrs["dims"]
     if max(dims) >= len(x):
-        raise GraphError(f"mean over axes {dims} needs more axes than shape {x} has")
+        raise GraphError(f"{node.op} over axes {dims} needs more axes than shape {x} has")
     if node.attrs["keepdim"]:
         return tuple(1 if i in dims else n for i, n in enumerate(x))
     return tuple(n for i, n in enumerate(x) if i not in dims)
@@ -176,6 +215,16 @@ def broadcast(node: Node, inputs: Shapes, params: Params) -> Shape:
             raise GraphError(f"shapes {a} and {b} do not broadcast")
         out.append(n if m == 1 else m)
     return tuple(out)
+
+
+def matmul(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Products of matrices: the last two axes multiply, the axes before them agree."""
+    a, b = inputs
+    if len(a) < 3 or len(a) != len(b) or a[:-2] != b[:-2] or a[-1] != b[-2]:
+        raise GraphError(
+            f"expects (..., M, K) and (..., K, N) of one rank from 3 on with equal axes before, got {a}, {b}"
+        )
+    return (*a[:-1], b[-1])
 
 
 def concat(node: Node, inputs: Shapes, params: Params) -> Shape:
@@ -208,6 +257,25 @@ def pad(node: Node, inputs: Shapes, params: Params) -> Shape:
     if len(pads) != len(x):
         raise GraphError(f"pads name {len(pads)} axes, the input has shape {x}")
     return tuple(n + before + after for n, (before, after) in zip(x, pads, strict=True))
+
+
+def edge_pad2d(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Rows and columns added that mirror the image (without its edge), or repeat the edge."""
+    x, (top, left, bottom, right) = inputs[0], node.attrs["padding"]
+    _rank(x, 4)
+    if node.attrs["mode"] == "reflect" and (max(top, bottom) >= x[2] or max(left, right) >= x[3]):
+        raise GraphError(f"padding={node.attrs['padding']} must be smaller than the image of shape {x} to mirror it")
+    return (*x[:2], x[2] + top + bottom, x[3] + left + right)
+
+
+def index_select(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """Given indices of one axis, in the given order."""
+    x, dim, indices = inputs[0], node.attrs["dim"], node.attrs["indices"]
+    if dim >= len(x):
+        raise GraphError(f"dim={dim} is not an axis of shape {x}")
+    if max(indices) >= x[dim]:
+        raise GraphError(f"index {max(indices)} is outside axis {dim} of shape {x}")
+    return (*x[:dim], len(indices), *x[dim + 1 :])
 
 
 def resize(node: Node, inputs: Shapes, params: Params) -> Shape:
@@ -292,4 +360,9 @@ def conv_transpose_macs(node: Node, inputs: Shapes, params: Params, out: Shape) 
 
 def linear_macs(node: Node, inputs: Shapes, params: Params, out: Shape) -> int:
     """Output elements times input features."""
+    return math.prod(out) * inputs[0][-1]
+
+
+def matmul_macs(node: Node, inputs: Shapes, params: Params, out: Shape) -> int:
+    """Output elements times the inner extent."""
     return math.prod(out) * inputs[0][-1]

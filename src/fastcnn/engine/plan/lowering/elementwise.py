@@ -46,6 +46,21 @@ def _same_layout(low: Lowerer, node: Node) -> tuple[Slot, Slot]:
     return low.plain(value), low.new_plain(node.name)
 
 
+@lowers("sqrt", "abs")
+def math_function(low: Lowerer, node: Node) -> None:
+    source, out = _same_layout(low, node)
+    low.emit("math", node.name, [source], out, attrs={"kind": node.op}, node=node)
+
+
+@lowers("matmul")
+def matmul(low: Lowerer, node: Node) -> None:
+    """Row-major matrices, one product per index of the axes before."""
+    a, b = node.inputs
+    *before, m, k = low.dims(a)
+    attrs = {"m": m, "k": k, "n": low.dims(b)[-1], "count": math.prod(before)}
+    low.emit("matmul", node.name, [low.plain(a), low.plain(b)], low.new_plain(node.name), attrs=attrs, node=node)
+
+
 @lowers("add_scalar", "mul_scalar")
 def scalar(low: Lowerer, node: Node) -> None:
     value = np.float32(node.attrs["value"])

@@ -36,27 +36,61 @@ def adaptive_pool(low: Lowerer, node: Node) -> None:
     low.emit("pool", node.name, [low.blocked(node.inputs[0])], low.new_blocked(node.name), attrs=attrs, node=node)
 
 
-@lowers("mean")
-def mean(low: Lowerer, node: Node) -> None:
-    """Over all pixels: a pool. Over anything else: a reduction of the plain tensor."""
+_REDUCE = {"mean": "mean", "sum": "sum", "amax": "max"}
+
+
+@lowers("mean", "sum", "amax")
+def reduction(low: Lowerer, node: Node) -> None:
+    """Means and maxima over all pixels: a pool. Over anything else: a reduction of the plain tensor."""
     dims, axes = low.dims(node.inputs[0]), sorted(node.attrs["dims"])
-    if len(dims) in (3, 4) and axes == list(range(2, len(dims))) and len(low.dims(node.name)) >= 2:
+    image = len(dims) in (3, 4) and axes == list(range(2, len(dims))) and len(low.dims(node.name)) >= 2
+    if image and node.op != "sum":
         source = low.blocked(node.inputs[0])
         nchw = (dims[0], dims[1], 1, 1)
         storage = low.new_storage(nchw, blocked=True)
         out = Slot(storage, low.dims(node.name), nchw)
-        low.emit("pool", node.name, [source], out, attrs={"kind": "average", "adaptive": 1}, node=node)
+        kind = "max" if node.op == "amax" else "average"
+        low.emit("pool", node.name, [source], out, attrs={"kind": kind, "adaptive": 1}, node=node)
         low.alias(node.name, out)
         return
     strides = [math.prod(dims[i + 1 :]) for i in range(len(dims))]
     kept = [i for i in range(len(dims)) if i not in axes]
     attrs = {
+        "kind": _REDUCE[node.op],
         "kept": [dims[i] for i in kept],
         "kept_strides": [strides[i] for i in kept],
         "reduced": [dims[i] for i in axes],
         "reduced_strides": [strides[i] for i in axes],
     }
-    low.emit("mean", node.name, [low.plain(node.inputs[0])], low.new_plain(node.name), attrs=attrs, node=node)
+    low.emit("reduce", node.name, [low.plain(node.inputs[0])], low.new_plain(node.name), attrs=attrs, node=node)
+
+
+@lowers("max_unpool2d")
+def max_unpool(low: Lowerer, node: Node) -> None:
+    """Values to the places of the maxima of the map that was pooled."""
+    a = node.attrs
+    attrs = {"kernel": list(a["kernel_size"]), "stride": list(a["stride"]), "padding": list(a["padding"])}
+    values, pooled_from = (low.blocked(name) for name in node.inputs)
+    low.emit("unpool", node.name, [values, pooled_from], low.new_blocked(node.name), attrs=attrs, node=node)
+
+
+@lowers("group_norm")
+def group_norm(low: Lowerer, node: Node) -> None:
+    """Statistics and scaling in one step."""
+    attrs = {"groups": int(node.attrs["groups"]), "eps": float(node.attrs["eps"])}
+    weights = {role: low.weight(node, role) for role in node.params}
+    source, out = low.blocked(node.inputs[0]), low.new_blocked(node.name)
+    low.emit("group_norm", node.name, [source], out, attrs=attrs, weights=weights, node=node)
+
+
+@lowers("layer_norm")
+def layer_norm(low: Lowerer, node: Node) -> None:
+    """Rows of a plain tensor."""
+    row = math.prod(low.dims(node.name)[-int(node.attrs["axes"]) :])
+    attrs = {"row": row, "eps": float(node.attrs["eps"])}
+    weights = {role: low.weight(node, role).reshape(-1) for role in node.params}
+    source, out = low.plain(node.inputs[0]), low.new_plain(node.name)
+    low.emit("layer_norm", node.name, [source], out, attrs=attrs, weights=weights, node=node)
 
 
 @lowers("local_response_norm")

@@ -153,6 +153,30 @@ def constant(low: Lowerer, node: Node) -> None:
     low.emit("fill", node.name, [], low.new_plain(node.name), weights={"value": low.weight(node, "value")}, node=node)
 
 
+@lowers("index_select")
+def index_select(low: Lowerer, node: Node) -> None:
+    """Through plain memory, one run of what lies behind the axis at a time."""
+    dims, dim = low.dims(node.inputs[0]), node.attrs["dim"]
+    attrs = {"axis": dims[dim], "inner": math.prod(dims[dim + 1 :]), "indices": list(node.attrs["indices"])}
+    low.emit("gather", node.name, [low.plain(node.inputs[0])], low.new_plain(node.name), attrs=attrs, node=node)
+
+
+@lowers("edge_pad2d")
+def edge_pad(low: Lowerer, node: Node) -> None:
+    """Every new row and column is a copy of one of the image's."""
+    top, left, bottom, right = node.attrs["padding"]
+    _, _, height, width = low.dims(node.inputs[0])
+    mode = {"reflect": "reflect", "replicate": "edge"}[node.attrs["mode"]]
+    attrs: dict[str, Any] = {}
+    weights = {}
+    for letter, extent, before, after in (("y", height, top, bottom), ("x", width, left, right)):
+        index = np.pad(np.arange(extent), (before, after), mode=mode).tolist()  # type: ignore[call-overload]
+        attrs |= {f"{letter}0": index, f"{letter}1": index}
+        weights[f"w{letter}"] = np.zeros(len(index), np.float32)
+    source, out = low.blocked(node.inputs[0]), low.new_blocked(node.name)
+    low.emit("resize", node.name, [source], out, attrs=attrs, weights=weights, node=node)
+
+
 @lowers("resize")
 def resize(low: Lowerer, node: Node) -> None:
     source = low.blocked(node.inputs[0])
@@ -176,7 +200,13 @@ def _positions(
     """Two source rows and the second one's weight for every output row, by torch's interpolate."""
     index = np.arange(out, dtype=np.float64)
     ratio = 1.0 / scale if scale is not None else size / out
+    if out == size:  # torch copies, whatever the scale says
+        same = list(range(size))
+        return same, same, np.zeros(out, np.float32)
     if mode == "nearest":
+        if out == 2 * size:  # torch's shortcut, whatever the scale says
+            half = [i // 2 for i in range(out)]
+            return half, half, np.zeros(out, np.float32)
         # torch computes this in float32
         source = np.floor(index.astype(np.float32) * np.float32(ratio)).astype(np.int64)
         first = np.minimum(source, size - 1)
