@@ -9,7 +9,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastcnn import _native
 from fastcnn.engine.plan.slots import Candidate
 from tests.engine.nets import DIRECT, ISAS, WINOGRAD, Maker, choose, compiled, error_of, inputs_for, native
 
@@ -95,12 +94,12 @@ def test_weights_of_16_bits_lose_nothing(isa: str) -> None:
 @given(
     form=st.sampled_from([(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)]), n=st.integers(1, 2), in_c=CHANNELS, out_c=CHANNELS,
     h=st.integers(1, 20), w=st.integers(1, 20), pad=st.tuples(*[st.integers(0, 2)] * 4), threads=st.integers(1, 3),
-    split=st.sampled_from(["tiles", "panels"]), chunk=st.integers(1, 20), residual=st.booleans(),
-    act=st.sampled_from([None, "relu", "silu"]), late=st.booleans(),
+    split=st.sampled_from(["tiles", "panels"]), weights=st.sampled_from(["f32", "i16"]), chunk=st.integers(1, 20),
+    residual=st.booleans(), act=st.sampled_from([None, "relu", "silu"]), late=st.booleans(),
 )  # fmt: skip
 def test_winograd(
     isa: str, form: tuple[int, int], n: int, in_c: int, out_c: int, h: int, w: int, pad: tuple[int, int, int, int],
-    threads: int, split: str, chunk: int, residual: bool, act: str | None, late: bool,
+    threads: int, split: str, weights: str, chunk: int, residual: bool, act: str | None, late: bool,
 ) -> None:  # fmt: skip
     m, r = form
     h, w = max(h, r - pad[0] - pad[2]), max(w, r - pad[1] - pad[3])
@@ -118,9 +117,11 @@ def test_winograd(
         y = make.op(act, y)
     graph = make.graph(y)
     net = compiled(graph, isa, threads, exact=True)
-    choose(net, layer, Candidate("w", "winograd", {"m": m, "chunk": chunk, "split": split}, exact=False))
+    attrs = {"m": m, "chunk": chunk, "split": split, "weights": weights}
+    choose(net, layer, Candidate("w", "winograd", attrs, exact=False))
     assert "winograd" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
-    assert error_of(net, inputs_for(graph), least=1.0) <= WINOGRAD[m + r - 1]
+    rounding = {4: 1e-4, 6: 1e-3, 8: 5e-3}[m + r - 1] if weights == "i16" else 0.0
+    assert error_of(net, inputs_for(graph), least=1.0) <= WINOGRAD[m + r - 1] + rounding
 
 
 @FEW

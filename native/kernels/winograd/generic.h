@@ -103,13 +103,7 @@ struct BtOf {
   static constexpr int kRows = Form::w.T, kCols = Form::w.T;
   static constexpr auto& a = Form::w.bt;
 };
-template <class Form, int R>
-struct GOf {
-  static constexpr int kRows = Form::w.T, kCols = R;
-  static constexpr auto& a = Form::w.g;
-};
-
-// y = A x, for a matrix whose paired rows share an even and an odd half (BT, G).
+// y = A x, for a matrix whose paired rows share an even and an odd half (BT).
 template <int V, class A, class X, class Y>
 [[gnu::always_inline]] inline void apply_rows(X x, Y y) {
   unroll<A::kRows>([&](auto j) __attribute__((always_inline)) {
@@ -175,25 +169,6 @@ void winograd_input(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out,
     apply_rows<V, BtOf<Form>>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
                               [&](auto j, Vec<V> v)
                                   __attribute__((always_inline)) { store<V>(out + (i * T + j) * freq_stride, v); });
-  }
-}
-
-template <int V, int M, int R>
-void winograd_filter_run(const float* g, ptrdiff_t tap_stride, float* u, ptrdiff_t freq_stride) {
-  using Form = WinogradForm<M, R>;
-  constexpr int T = M + R - 1;
-  alignas(64) float tmp[T * R * V];
-#pragma GCC unroll 1
-  for (int x = 0; x < R; ++x) {
-    apply_rows<V, GOf<Form, R>>(
-        [&](auto k) __attribute__((always_inline)) { return load<V>(g + (k * R + x) * tap_stride); },
-        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (j * R + x) * V, v); });
-  }
-#pragma GCC unroll 1
-  for (int i = 0; i < T; ++i) {
-    apply_rows<V, GOf<Form, R>>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * R + k) * V); },
-                                [&](auto j, Vec<V> v)
-                                    __attribute__((always_inline)) { store<V>(u + (i * T + j) * freq_stride, v); });
   }
 }
 
@@ -324,7 +299,7 @@ void winograd_output(const float* in, ptrdiff_t freq_stride, const WinogradOutpu
 
 template <int V, int M, int R>
 constexpr WinogradKernel winograd_form() {
-  return {M, R, M + R - 1, winograd_input<V, M, R>, winograd_filter_run<V, M, R>, winograd_output<V, M, R>};
+  return {M, R, M + R - 1, winograd_input<V, M, R>, winograd_output<V, M, R>};
 }
 
 template <int V, int TILE>

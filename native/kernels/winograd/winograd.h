@@ -5,8 +5,6 @@
 //   M[freq][tile][panel]         <- V . U[freq]   product()  all tiles of the chunk, one panel of output channels
 //   out                          <- AT m A        output()   one tile, one channel block, with bias, residual,
 //   activation
-// and once, or in the chunk where the spectra would cost more bytes than their transform costs time:
-//   U[freq][C][panel]            <- G g GT        filter()   one input channel, one vector of output channels
 //
 // A group is as many tiles as the product keeps in registers at once: what one pass of it reads is one stream.
 #pragma once
@@ -34,8 +32,6 @@ struct WinogradKernel {
   int m, r, t;
   // in: top left pixel of the t x t tile. freq_stride: floats between frequencies of the result.
   void (*input)(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out, ptrdiff_t freq_stride);
-  // g: V output channels of tap 0; taps are tap_stride floats apart.
-  void (*filter)(const float* g, ptrdiff_t tap_stride, float* u, ptrdiff_t freq_stride);
   void (*output)(const float* in, ptrdiff_t freq_stride, const WinogradOutput& o);
 };
 

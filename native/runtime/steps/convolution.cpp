@@ -3,11 +3,10 @@
 // Both become phases: stride-1 walks over an output grid with a list of taps. A convolution is one phase; a transposed
 // convolution with stride s is s*s phases, each writing every s-th output row and column.
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/direct/direct.h"
-#include "kernels/unpack/unpack.h"
 #include "runtime/step.h"
+#include "runtime/steps/rounding.h"
 
 namespace fastcnn {
 namespace {
@@ -25,11 +24,8 @@ struct Phase {
   // Filled by pack():
   DirectShape shape;
   std::vector<int32_t> offsets;
-  Buffer weights;        // [panel][step][lane][panel width]
-  Buffer codes, scales;  // the same in 16 bits, and [panel][kScaleRows rows][panel width]
-
-  int16_t* codes_at(size_t index) { return reinterpret_cast<int16_t*>(codes.data()) + index; }
-  const int16_t* codes_at(size_t index) const { return reinterpret_cast<const int16_t*>(codes.data()) + index; }
+  Buffer weights;          // [panel][step][lane][panel width]
+  RoundedWeights rounded;  // the same in 16 bits
 };
 
 // Groups the kernels can run on whole channel blocks; 1 (with zero weights between groups) always works.
@@ -83,8 +79,7 @@ class DirectStep final : public Step {
   size_t weight_bytes() const override {
     size_t bytes = epilogue_.bytes();
     for (const Phase& p : phases_) {
-      bytes += (p.weights.size() + p.codes.size() + p.scales.size()) * sizeof(float);
-      bytes += p.offsets.size() * sizeof(int32_t);
+      bytes += p.weights.size() * sizeof(float) + p.rounded.bytes() + p.offsets.size() * sizeof(int32_t);
     }
     return bytes;
   }
@@ -144,11 +139,9 @@ class DirectStep final : public Step {
     s.steps = static_cast<int>(p.offsets.size());
     s.step_offset = p.offsets.data();
     const size_t rows = static_cast<size_t>(s.steps) * lanes, columns = static_cast<size_t>(groups_) * out_blocks_ * V;
-    const size_t scale_rows = (rows + kScaleRows - 1) / kScaleRows;
     Buffer panel;
     if (i16_) {
-      p.codes = Buffer((rows * columns + 1) / 2);
-      p.scales = Buffer(scale_rows * columns);
+      p.rounded = RoundedWeights(rows, columns);
       panel = Buffer(rows * config_.panel * V);
     } else {
       p.weights = Buffer(rows * columns);
@@ -176,25 +169,9 @@ class DirectStep final : public Step {
             }
           }
         }
-        if (i16_) round_panel(filled, rows, width, p.codes_at(rows * column), p.scales.data() + scale_rows * column);
+        if (i16_) p.rounded.round(filled, column, static_cast<size_t>(width));
         b += width / V;
         column += static_cast<size_t>(width);
-      }
-    }
-  }
-
-  // Rounds a packed panel to 16 bits with one scale per column and kScaleRows rows.
-  static void round_panel(const float* w, size_t rows, int width, int16_t* codes, float* scales) {
-    for (size_t first = 0; first < rows; first += kScaleRows, scales += width) {
-      const size_t last = std::min(rows, first + kScaleRows);
-      for (int k = 0; k < width; ++k) {
-        float top = 0.0f;
-        for (size_t r = first; r < last; ++r) top = std::max(top, std::fabs(w[r * width + k]));
-        scales[k] = top / 32767.0f;
-        const double inverse = top > 0.0f ? 32767.0 / static_cast<double>(top) : 0.0;
-        for (size_t r = first; r < last; ++r) {
-          codes[r * width + k] = static_cast<int16_t>(std::lrint(static_cast<double>(w[r * width + k]) * inverse));
-        }
       }
     }
   }
@@ -269,8 +246,6 @@ class DirectStep final : public Step {
   // Panels of 16-bit weights, a piece that fits L1 at a time: expand it, then let every pixel use it.
   void run_unpacking(const RunContext& ctx, const Phase& p) const {
     const int V = kernels_.lanes, lanes = p.shape.lanes;
-    const size_t rows = static_cast<size_t>(p.shape.steps) * lanes;
-    const size_t scale_rows = (rows + kScaleRows - 1) / kScaleRows;
     float* piece = ctx.scratch + static_cast<size_t>(ctx.thread) * kPiece;
     int64_t begin, end;
     ctx.part(static_cast<int64_t>(groups_) * out_blocks_, begin, end, config_.panel);
@@ -279,19 +254,11 @@ class DirectStep final : public Step {
       const int g = static_cast<int>(block / out_blocks_);
       const int vectors = panel_width(config_.panel, static_cast<int>((g + 1) * out_blocks_ - block));
       const int width = vectors * V, steps = std::max(1, kPiece / (lanes * width));
-      const int16_t* codes = p.codes_at(rows * block * V);
-      const float* scales = p.scales.data() + scale_rows * block * V;
       DirectShape shape = p.shape;
       shape.step_block = steps;
       for (int step = 0; step < shape.steps; step += steps) {
-        const int row1 = std::min(step + steps, shape.steps) * lanes;
-        for (int row = step * lanes; row < row1;) {
-          const int stop = std::min(row1, (row / kScaleRows + 1) * kScaleRows);
-          unpack_.i16(codes + static_cast<ptrdiff_t>(row) * width,
-                      scales + static_cast<ptrdiff_t>(row / kScaleRows) * width, stop - row, vectors,
-                      piece + (row - step * lanes) * width);
-          row = stop;
-        }
+        const int last = std::min(step + steps, shape.steps);
+        p.rounded.expand(unpack_, static_cast<size_t>(block * V), vectors, step * lanes, last * lanes, piece);
         for (int n = 0; n < images(); ++n) {
           DirectArgs a = args(ctx, p, n, g);
           a.weights = piece;
@@ -299,7 +266,7 @@ class DirectStep final : public Step {
           a.blocks = vectors;
           a.pixel1 = pixels(p);
           a.step0 = step;
-          a.step1 = row1 / lanes;
+          a.step1 = last;
           kernels_.run(shape, a, config_);
         }
       }

@@ -3,10 +3,13 @@
 // split "tiles": every thread has its own tiles and its own V and M; no synchronisation.
 // split "panels": threads transform shares of the input into one V, wait, then take shares of the output channels; for
 // small maps, where the weights are what costs and each core should read only half of them.
+//
+// weights "i16": spectra in 16 bits, expanded a piece at a time into L1; for layers that wait for their weights.
 #include <algorithm>
 
 #include "kernels/winograd/winograd.h"
 #include "runtime/step.h"
+#include "runtime/steps/rounding.h"
 
 namespace fastcnn {
 namespace {
@@ -16,7 +19,10 @@ constexpr int kSkew = 16;  // floats: keeps frequency strides off powers of two
 class WinogradStep final : public Step {
  public:
   explicit WinogradStep(const StepSpec& spec)
-      : in_(spec.in.at(0)), kernels_(winograd_kernels(spec.isa)), lanes_(kernels_.lanes) {
+      : in_(spec.in.at(0)),
+        kernels_(winograd_kernels(spec.isa)),
+        unpack_(unpack_kernels(spec.isa)),
+        lanes_(kernels_.lanes) {
     out = spec.out;
     const int m = static_cast<int>(spec.integer("m"));
     const FloatArray& w = spec.weight("weight");
@@ -32,6 +38,7 @@ class WinogradStep final : public Step {
     if (epilogue_.has_residual) residual_ = spec.in.at(1);
     chunk_ = static_cast<int>(spec.integer("chunk"));
     split_panels_ = spec.word("split", "tiles") == "panels";
+    i16_ = spec.word("weights", "f32") == "i16";
     const auto& padding = spec.list("padding", 4);
     pad_top_ = static_cast<int>(padding[0]);
     pad_left_ = static_cast<int>(padding[1]);
@@ -47,21 +54,24 @@ class WinogradStep final : public Step {
 
   std::string kernel() const override {
     const std::string m = std::to_string(form_->m), r = std::to_string(form_->r);
-    return "winograd_f32_f" + m + "x" + m + "k" + r + "x" + r + "_" + isa_name(kernels_.isa);
+    return std::string(i16_ ? "winograd_i16_f" : "winograd_f32_f") + m + "x" + m + "k" + r + "x" + r + "_" +
+           isa_name(kernels_.isa);
   }
-  size_t weight_bytes() const override { return weights_.size() * sizeof(float) + epilogue_.bytes(); }
+  size_t weight_bytes() const override {
+    return weights_.size() * sizeof(float) + rounded_.bytes() + epilogue_.bytes();
+  }
   size_t scratch_floats(int threads) const override {
     const size_t freqs = static_cast<size_t>(form_->t) * form_->t;
-    const size_t v = freqs * static_cast<size_t>(v_stride_), m = freqs * static_cast<size_t>(m_stride_);
-    return (split_panels_ ? v : v * static_cast<size_t>(threads)) + m * static_cast<size_t>(threads);
+    const size_t v = freqs * static_cast<size_t>(v_stride_);
+    return (split_panels_ ? v : v * static_cast<size_t>(threads)) + own_floats() * static_cast<size_t>(threads);
   }
 
   void run(const RunContext& ctx) const override {
     const size_t freqs = static_cast<size_t>(form_->t) * form_->t;
-    const size_t v_size = freqs * static_cast<size_t>(v_stride_), m_size = freqs * static_cast<size_t>(m_stride_);
+    const size_t v_size = freqs * static_cast<size_t>(v_stride_), own = own_floats();
     const int tiles = out.n * tiles_y_ * tiles_x_;
     if (!split_panels_) {
-      float* v = ctx.scratch + static_cast<size_t>(ctx.thread) * (v_size + m_size);
+      float* v = ctx.scratch + static_cast<size_t>(ctx.thread) * (v_size + own);
       float* m = v + v_size;
       int64_t begin, end;
       ctx.part(tiles, begin, end);
@@ -75,7 +85,7 @@ class WinogradStep final : public Step {
       return;
     }
     float* v = ctx.scratch;
-    float* m = v + v_size + static_cast<size_t>(ctx.thread) * m_size;
+    float* m = v + v_size + static_cast<size_t>(ctx.thread) * own;
     int64_t block0, block1;
     ctx.part(out.blocks, block0, block1, kernels_.panel);
     const int chunks = (tiles + chunk_ - 1) / chunk_;
@@ -92,25 +102,38 @@ class WinogradStep final : public Step {
   }
 
  private:
+  // M and a piece of expanded weights: what each thread has for itself.
+  size_t own_floats() const {
+    return static_cast<size_t>(form_->t) * form_->t * static_cast<size_t>(m_stride_) + (i16_ ? kPiece : 0);
+  }
+
+  // [panel][frequency][C][panel width]
   void pack(const FloatArray& w) {
-    const int t = form_->t, V = lanes_;
-    const int64_t freqs = static_cast<int64_t>(t) * t, in_c = in_.c, out_c = out.c;
-    const int64_t steps = static_cast<int64_t>(in_.blocks) * V;
-    weights_ = Buffer(static_cast<size_t>(freqs * steps * out.blocks * V));
-    std::vector<double> u(static_cast<size_t>(freqs));
-    // [panel][frequency][C][panel width]
-    for (int64_t f = 0; f < out_c; ++f) {
-      int64_t block = 0, width = 0;
-      for (int b = 0; b < out.blocks; b += static_cast<int>(width)) {
-        width = std::min(kernels_.panel, out.blocks - b);
-        block = b;
-        if (f < (b + width) * V) break;
+    const int V = lanes_, t = form_->t, taps = form_->r * form_->r;
+    const int64_t in_c = in_.c, out_c = out.c;
+    const size_t freqs = static_cast<size_t>(t) * t, rows = static_cast<size_t>(in_.blocks) * V;
+    Buffer panel;
+    if (i16_) {
+      rounded_ = RoundedWeights(rows, freqs * out.blocks * V);
+      panel = Buffer(freqs * rows * kernels_.panel * V);
+    } else {
+      weights_ = Buffer(freqs * rows * out.blocks * V);
+    }
+    std::vector<double> u(freqs);
+    for (int b = 0; b < out.blocks; b += kernels_.panel) {
+      const size_t width = static_cast<size_t>(std::min(kernels_.panel, out.blocks - b)) * V;
+      const size_t column = freqs * b * V;  // of the panel's first matrix
+      if (i16_) std::fill(panel.data(), panel.data() + panel.size(), 0.0f);
+      float* to = i16_ ? panel.data() : weights_.data() + rows * column;
+      for (int64_t k = 0; k < static_cast<int64_t>(width) && b * V + k < out_c; ++k) {
+        for (int64_t c = 0; c < in_c; ++c) {
+          winograd_filter(form_->m, form_->r, w.data + ((b * V + k) * in_c + c) * taps, u.data());
+          float* entry = to + static_cast<size_t>(c) * width + k;
+          for (size_t q = 0; q < freqs; ++q) entry[q * rows * width] = static_cast<float>(u[q]);
+        }
       }
-      float* panel = weights_.data() + block * V * freqs * steps;
-      for (int64_t c = 0; c < in_c; ++c) {
-        winograd_filter(form_->m, form_->r, w.data + (f * in_c + c) * form_->r * form_->r, u.data());
-        float* to = panel + c * width * V + (f - block * V);
-        for (int64_t q = 0; q < freqs; ++q) to[q * steps * width * V] = static_cast<float>(u[static_cast<size_t>(q)]);
+      for (size_t q = 0; i16_ && q < freqs; ++q) {
+        rounded_.round(to + q * rows * width, column + q * width, width);
       }
     }
   }
@@ -165,12 +188,26 @@ class WinogradStep final : public Step {
       p.tiles = t1 - t0;
       p.blocks = in_.blocks;
       p.width = width;
-      const float* u = weights_.data() + b * V * freqs * steps;
+      const size_t column = static_cast<size_t>(b) * V * freqs;
       for (int q = 0; q < freqs; ++q) {
-        p.v = v + q * v_stride_;
-        p.u = u + q * steps * width * V;
         p.m = mbuf + q * m_stride_;
-        kernels_.product(p);
+        if (i16_) {
+          float* piece = mbuf + freqs * m_stride_;
+          const int blocks = std::max(1, kPiece / (V * width * V));
+          for (int cb = 0; cb < in_.blocks; cb += blocks) {
+            p.blocks = std::min(blocks, in_.blocks - cb);
+            p.add = cb > 0;
+            rounded_.expand(unpack_, column + static_cast<size_t>(q) * width * V, width, cb * V, (cb + p.blocks) * V,
+                            piece);
+            p.v = v + q * v_stride_ + static_cast<ptrdiff_t>(cb) * kernels_.tile * V;
+            p.u = piece;
+            kernels_.product(p);
+          }
+        } else {
+          p.v = v + q * v_stride_;
+          p.u = weights_.data() + steps * (static_cast<ptrdiff_t>(column) + q * width * V);
+          kernels_.product(p);
+        }
       }
       WinogradOutput o;
       o.row = out.row;
@@ -202,15 +239,19 @@ class WinogradStep final : public Step {
     }
   }
 
+  static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
+
   Tensor in_, residual_;
   const WinogradKernels& kernels_;
+  const UnpackKernels& unpack_;
   const WinogradKernel* form_ = nullptr;
   int lanes_;
   Epilogue epilogue_;
   Buffer weights_;
+  RoundedWeights rounded_;
   int chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
   ptrdiff_t group_stride_ = 0, v_stride_ = 0, m_stride_ = 0;
-  bool split_panels_ = false;
+  bool split_panels_ = false, i16_ = false;
 };
 
 }  // namespace

@@ -161,4 +161,12 @@ def winograd_candidates(
             label = f"winograd:{m}:{split}"
             why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
             scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
+            # The transforms of larger tiles multiply what 16 bits round off beyond any use.
+            half = m == 2 and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
+            if half and (split == "panels" or target.threads == 1):
+                cost = macs / 36e9 / target.threads + spectra_bytes / 2 / 15e9
+                label = f"winograd_i16:{m}:{split}"
+                attrs = {**attrs, "weights": "i16"}
+                why += ", spectra in 16 bits"
+                scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
     return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])]
