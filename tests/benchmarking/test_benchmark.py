@@ -30,6 +30,7 @@ class Workers:
         self.times = {name: iter(values) for name, values in times.items()}
         self.wrong = wrong or {}
         self.order: list[str] = []
+        self.preempted = 3.0
 
     def __call__(self, job: Job, *, timeout_s: float) -> dict[str, Any]:
         name = job.engine if job.variant == "default" else f"{job.engine}/{job.variant}"
@@ -43,7 +44,7 @@ class Workers:
             raise EngineFailedError(f"{name}: broke")
         if job.outputs:
             np.save(job.outputs, EXACT.astype(np.float32) if given is None else given)
-        return {"median_ms": next(self.times[name]), "calls": 5, "version": "1"}
+        return {"median_ms": next(self.times[name]), "calls": 5, "version": "1", "preempted_per_s": self.preempted}
 
 
 def _run(workers: Workers, engines: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NetResult:
@@ -98,6 +99,15 @@ def test_the_error_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     off[1, 0, 0] += 0.04
     workers = Workers({"fastcnn": [1.0] * 3, "mnn": [1.0] * 3}, wrong={"mnn": off})
     assert _run(workers, ("fastcnn", "mnn"), tmp_path, monkeypatch).engine("mnn").error == pytest.approx(0.01, rel=1e-5)
+
+
+def test_a_busy_machine_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for preempted, said in ((3.0, []), (400.0, ["net: fastcnn was interrupted 400 times a second"])):
+        workers = Workers({"fastcnn": [1.0] * 3})
+        workers.preempted = preempted
+        net = _run(workers, ("fastcnn",), tmp_path, monkeypatch)
+        lines = BenchResult(nets=(net,), settings={}, host={}, commit=None, date="").disturbed()
+        assert [line.partition(":")[0] + ":" + line.partition(":")[2].partition(":")[0] for line in lines] == said
 
 
 def test_a_record_prints_and_is_plain_json() -> None:

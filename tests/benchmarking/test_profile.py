@@ -75,7 +75,7 @@ def test_what_decided_comes_from_the_plan_that_was_tuned() -> None:
     assert joined(block(step("a", "direct", 1.0)), why=["x", "y"]).steps[0].why == "saved"
 
 
-def test_the_verdict_weights_and_sorts_by_family() -> None:
+def test_the_verdict_sums_and_sorts_by_family() -> None:
     steps = [
         step("big", "direct", 10.0, multiplications=900 * M),  # 90 % of peak
         step("point", "1x1", 2.0, multiplications=100 * M),  # 50 %
@@ -89,7 +89,7 @@ def test_the_verdict_weights_and_sorts_by_family() -> None:
         step("shuffle", "relayout", 5.0, moved=M),
     ]
     plain, least, large, linear = joined(block(*steps)).verdicts()
-    assert plain.found == pytest.approx((900 * 0.9 + 100 * 0.5 + 100 * 0.5 + 95 * 0.95) / 1195)
+    assert plain.found == pytest.approx((900 + 100 + 100 + 95) / (100 * (10 + 2 + 2 + 1)))
     assert (plain.layers, plain.met, plain.worst) == (4, False, "point 50.0%")
     assert (least.found, least.layers, least.worst) == (pytest.approx(0.5), 3, "point 50.0%")
     assert (large.found, large.layers, large.met) == (pytest.approx(0.8), 1, True)
@@ -108,6 +108,13 @@ def test_the_thresholds_are_the_goals() -> None:
         joined(block(step("a", "linear", 1.0, moved=round(50 * M * value)))).verdicts()[3] for value in (0.801, 0.799)
     )
     assert (at.met, below.met) == (True, False)
+
+
+def test_a_busy_machine_is_doubted() -> None:
+    fast = step("a", "direct", 1.0, multiplications=110 * M)
+    assert "1 step ran faster than the measured peak" in joined(block(fast)).doubts()[0]
+    assert "the steps' times vary by 40%" in joined(block(step("a", "direct", 1.0, spread=0.4))).doubts()[0]
+    assert joined(block(step("a", "direct", 1.0, multiplications=100 * M))).doubts() == []
 
 
 def test_nothing_to_judge_is_no_verdict() -> None:

@@ -293,6 +293,7 @@ def _rounds(
                 continue
             run.block_ms.append(float(answer["median_ms"]))
             run.calls += int(answer["calls"])
+            run.preempted_per_s = max(run.preempted_per_s, float(answer["preempted_per_s"]))
             run.version = str(answer["version"])
             if outputs is not None and exact is not None:
                 run.check(np.load(outputs, allow_pickle=False), exact)
@@ -330,6 +331,7 @@ class _Run:
         self.version = ""
         self.error: float | None = None
         self.calls = 0
+        self.preempted_per_s = 0.0
 
     def check(self, outputs: npt.NDArray[np.float32], exact: npt.NDArray[np.float64]) -> None:
         if outputs.size != exact.size:
@@ -367,6 +369,7 @@ def _results(runs: dict[tuple[str, str], _Run], engines: tuple[str, ...]) -> tup
                 error=run.error,
                 ratio=ratio,
                 calls=run.calls,
+                preempted_per_s=run.preempted_per_s,
             )
         )
     return tuple(results)

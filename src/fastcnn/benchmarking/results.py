@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+BUSY_PER_S = 100.0
+"""More preemptions a second than this come from other work: a competing thread alone causes some hundreds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineResult:
@@ -26,6 +29,9 @@ class EngineResult:
         Why there are no figures; empty if there are.
     calls : int
         Timed calls in all blocks.
+    preempted_per_s : float
+        Largest over the blocks: how often a second the system gave a core that a thread still wanted to somebody else.
+        A few on a quiet machine.
     """
 
     engine: str
@@ -36,6 +42,7 @@ class EngineResult:
     ratio: float | None = None
     failure: str = ""
     calls: int = 0
+    preempted_per_s: float = 0.0
 
     @property
     def median_ms(self) -> float | None:
@@ -130,6 +137,15 @@ class BenchResult:
             "skipped": self.skipped,
             "nets": [net.to_json() for net in self.nets],
         }
+
+    def disturbed(self) -> list[str]:
+        """A sentence on every engine that had to share its cores: its times are not to be trusted."""
+        return [
+            f"{net.net}: {e.engine} was interrupted {e.preempted_per_s:.0f} times a second: the machine was busy"
+            for net in self.nets
+            for e in net.engines
+            if e.preempted_per_s > BUSY_PER_S
+        ]
 
     def rows(self) -> list[tuple[str, ...]]:
         """Lines of the table: net, engine, ms, spread, ours/peer, error."""

@@ -291,6 +291,8 @@ def _measure(
             progress=lambda line: say(f"{row.name}: {line}"),
         )
         found = result.nets[0]
+        for line in result.disturbed():
+            say(f"{row.name}: {line}")
     except EngineFailedError as error:  # hours of other cells must not go with it
         failure = str(error)
     return Cell(

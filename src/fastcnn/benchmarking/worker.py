@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -63,7 +64,9 @@ def run_job(job: Job) -> dict[str, Any]:
         )
         return profiled
     x = inputs[0]
+    before, start = _preemptions(), time.perf_counter()
     times = time_block(lambda: call(x), warmup_s=job.warmup_s, seconds=job.seconds)
+    preempted = (_preemptions() - before) / (time.perf_counter() - start)
     return {
         "engine": job.engine,
         "variant": job.variant,
@@ -74,8 +77,14 @@ def run_job(job: Job) -> dict[str, Any]:
         "median_ms": float(np.median(times)) * 1e3,
         "min_ms": float(np.min(times)) * 1e3,
         "p90_ms": float(np.percentile(times, 90)) * 1e3,
+        "preempted_per_s": preempted,
         "torch_loaded": "torch" in sys.modules,
     }
+
+
+def _preemptions() -> int:
+    """How often the system has taken a core from a thread of this process that still wanted it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _tune(folder: Path, *, threads: int, tolerance: str) -> dict[str, Any]:

@@ -138,6 +138,8 @@ def bench_command(
     )
     for reason in result.skipped.values():
         log(f"left out: {reason}")
+    for line in result.disturbed():
+        log(line)
     if out is not None:
         write_atomically(out, result.dumps() + "\n")
     emit(as_json, plain(result.to_json()), _table(result))

@@ -88,4 +88,5 @@ def _parts(net: Any) -> list[Any]:
         )
     marks = {True: "met    ", False: "MISSED ", None: "       "}
     lines = [f"{marks[verdict.met]} {verdict.goal}: {verdict.text()}" for verdict in net.verdicts()]
-    return [steps, families, Text("\n".join([f"{net.net}:", *lines, ""]))]
+    doubts = [f"DOUBT   {doubt}" for doubt in net.doubts()]
+    return [steps, families, Text("\n".join([f"{net.net}:", *lines, *doubts, ""]))]

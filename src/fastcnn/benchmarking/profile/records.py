@@ -8,6 +8,9 @@ from typing import Any
 
 from fastcnn.benchmarking.profile.verdicts import Verdict, verdicts
 
+_IMPOSSIBLE_SHARE = 1.03
+_DOUBTFUL_SPREAD = 0.3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -158,6 +161,17 @@ class NetProfile:
             )
         return sorted(rows, key=lambda row: -row["ms"])
 
+    def doubts(self) -> list[str]:
+        """Signs that the machine was busy, so that times and limits are not to be trusted."""
+        found = []
+        above = sum(step.compute_share > _IMPOSSIBLE_SHARE for step in self.steps)
+        if above:
+            found.append(f"{above} step{'s' if above > 1 else ''} ran faster than the measured peak")
+        spread = sum(step.ms * step.spread for step in self.steps) / (self.steps_ms or 1.0)
+        if spread > _DOUBTFUL_SPREAD:
+            found.append(f"the steps' times vary by {spread:.0%}")
+        return [f"{sign}: the machine was busy, measure again" for sign in found]
+
     def verdicts(self) -> tuple[Verdict, ...]:
         """How near the four goals for kernels at the machine's limit are."""
         return verdicts(self.steps)
@@ -175,6 +189,7 @@ class NetProfile:
             "plan_error": self.plan_error,
             "tolerance": self.tolerance,
             "repeats": self.repeats,
+            "doubts": self.doubts(),
             "verdicts": [verdict.to_json() for verdict in self.verdicts()],
             "families": self.families(),
             "steps": [step.to_json() for step in self.steps],

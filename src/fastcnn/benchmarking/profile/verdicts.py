@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fastcnn.benchmarking.profile.records import StepProfile
 
 DIRECT_SHARE = 0.88
-"""Direct and 1x1 layers together, weighted by their multiply-adds, of the fp32 peak."""
+"""Direct and 1x1 layers together, all their multiply-adds in all their time, of the fp32 peak."""
 DIRECT_LEAST = 0.70
 """Each of them, unless its bytes take longer than its multiplications."""
 WINOGRAD_SHARE = 0.70
@@ -35,7 +35,7 @@ class Verdict:
     found : float or None
         The share; None where the net has no such layer.
     layers : int
-        How many layers were judged.
+        Layers that were judged.
     worst : str
         The layer with the least share, and that share.
     """
@@ -74,7 +74,7 @@ def verdicts(steps: Sequence[StepProfile]) -> tuple[Verdict, ...]:
     large = [step for step in fp32 if step.family == "winograd" and min(step.out_map) >= WINOGRAD_MAP]
     linear = [step for step in steps if step.family == "linear" and step.bound == "bytes"]
     return (
-        _weighted("direct and 1x1: multiply-adds of fp32 peak", DIRECT_SHARE, plain, _macs, _useful),
+        _together("direct and 1x1: multiply-adds of fp32 peak", DIRECT_SHARE, plain, _macs, _useful),
         Verdict(
             goal="direct and 1x1: least layer not bound by bytes",
             wanted=DIRECT_LEAST,
@@ -82,20 +82,22 @@ def verdicts(steps: Sequence[StepProfile]) -> tuple[Verdict, ...]:
             layers=len(computing),
             worst=_worst(computing, _compute),
         ),
-        _weighted(
+        _together(
             f"Winograd, maps from {WINOGRAD_MAP}: multiplications of fp32 peak", WINOGRAD_SHARE, large,
             _multiplications, _compute,
         ),
-        _weighted("linear: bytes of read bandwidth", LINEAR_SHARE, linear, _bytes, _byte_share),
+        _together("linear: bytes of read bandwidth", LINEAR_SHARE, linear, _bytes, _byte_share),
     )  # fmt: skip
 
 
 Figure = Callable[["StepProfile"], float]
 
 
-def _weighted(goal: str, wanted: float, steps: list[StepProfile], weight: Figure, share: Figure) -> Verdict:
-    total = sum(weight(step) for step in steps)
-    found = sum(weight(step) * share(step) for step in steps) / total if total else None
+def _together(goal: str, wanted: float, steps: list[StepProfile], count: Figure, share: Figure) -> Verdict:
+    """All counts over what the limit would have allowed in all the time: a slow layer cannot hide behind a fast one."""
+    steps = [step for step in steps if share(step) > 0]
+    allowed = sum(count(step) / share(step) for step in steps)
+    found = sum(count(step) for step in steps) / allowed if allowed else None
     return Verdict(goal=goal, wanted=wanted, found=found, layers=len(steps), worst=_worst(steps, share))
 
 
