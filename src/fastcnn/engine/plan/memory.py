@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
 
 from fastcnn.engine.plan.slots import Storage
 
@@ -16,33 +19,34 @@ def plan_memory(storages: Sequence[Storage]) -> int:
     Greedy by size: the largest storage first, each at the lowest offset where nothing alive at the same time lies
     (Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size").
     """
-    placed: list[Storage] = []
+    order = sorted((s for s in storages if s.first is not None), key=lambda s: (-s.floats(), _begin(s)))
+    begin = np.array([_begin(s) for s in order], np.int64)
+    last = np.array([s.last for s in order], np.int64)
+    start, end = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
     total = 0
-    for storage in sorted(storages, key=lambda s: (-s.floats(), s.first or 0)):
-        if storage.first is None:
-            continue
+    for i, storage in enumerate(order):
         size = -(-storage.floats() // _ALIGN) * _ALIGN + _SKEW
-        busy = sorted(
-            (other.offset, other.offset + -(-other.floats() // _ALIGN) * _ALIGN + _SKEW)
-            for other in placed
-            if _begin(other) <= storage.last and _begin(storage) <= other.last
-        )
+        meet = np.flatnonzero((begin[:i] <= last[i]) & (begin[i] <= last[:i]))
         offset = 0
-        for begin, end in busy:
-            if offset + size <= begin:
+        for lower, upper in sorted(zip(start[meet].tolist(), end[meet].tolist(), strict=True)):
+            if offset + size <= lower:
                 break
-            offset = max(offset, end)
+            offset = max(offset, upper)
         storage.offset = offset
-        placed.append(storage)
+        start[i], end[i] = offset, offset + size
         total = max(total, offset + size)
     return total
 
 
 def lower_bound(storages: Sequence[Storage]) -> int:
     """Floats that are alive at once at the busiest step: no arena can be smaller."""
-    alive = [s for s in storages if s.first is not None]
-    steps = {_begin(s) for s in alive}
-    return max((sum(s.floats() for s in alive if _begin(s) <= step <= s.last) for step in steps), default=0)
+    changes: dict[int, int] = {}
+    for storage in storages:
+        if storage.first is not None:
+            floats = storage.floats()
+            changes[storage.first] = changes.get(storage.first, 0) + floats
+            changes[storage.last + 1] = changes.get(storage.last + 1, 0) - floats
+    return max(accumulate(changes[step] for step in sorted(changes)), default=0)
 
 
 def _begin(storage: Storage) -> int:
