@@ -48,6 +48,14 @@ W = rand(8, 6, 3, 3)
 B = rand(8, seed=2)
 T = rand(6, 4, 3, 3)
 
+GELU = {
+    "root": N(2**0.5, np.float32),
+    "rooth": N(0.5**0.5, np.float32),
+    "one": N(1.0, np.float32),
+    "two": N([2.0], np.float32),
+    "half": N(0.5, np.float32),
+}
+
 CASES: dict[str, Any] = {
     # -- convolutions
     "conv": single("Conv", IMAGE, W, B),
@@ -182,6 +190,40 @@ CASES: dict[str, Any] = {
     "hard-swish": single("HardSwish", IMAGE),
     "gelu": single("Gelu", IMAGE, opset=20),
     "gelu-tanh": single("Gelu", IMAGE, opset=20, approximate="tanh"),
+    "gelu-product-first": model(
+        [
+            node("Div", "x root", "z"),
+            node("Erf", "z", "e"),
+            node("Add", "e one", "s"),
+            node("Mul", "x s", "p"),
+            node("Mul", "p half"),
+        ],
+        {"x": IMAGE},
+        constants=GELU,
+    ),
+    "gelu-half-first": model(
+        [
+            node("Mul", "x half", "h"),
+            node("Mul", "x rooth", "z"),
+            node("Erf", "z", "e"),
+            node("Add", "one e", "s"),
+            node("Mul", "h s"),
+        ],
+        {"x": IMAGE},
+        constants=GELU,
+    ),
+    "gelu-divided": model(
+        [
+            node("Div", "x root", "z"),
+            node("Erf", "z", "e"),
+            node("Add", "e one", "s"),
+            node("Mul", "s x", "p"),
+            node("Div", "p two", "g"),
+            node("Add", "g p"),
+        ],
+        {"x": IMAGE},
+        constants=GELU,
+    ),
     "mish": single("Mish", IMAGE, opset=18),
     "softplus": single("Softplus", IMAGE),
     "exp": single("Exp", IMAGE),
@@ -227,7 +269,7 @@ CASES: dict[str, Any] = {
         {"x": IMAGE},
         constants={"w": rand(6, 6, 1, 1)},
     ),
-    "swish": model([node("Sigmoid", "x", "s"), node("Mul", "x s")], {"x": IMAGE}),
+    "swish-by-hand": model([node("Sigmoid", "x", "s"), node("Mul", "x s")], {"x": IMAGE}),
     # -- shapes
     "concat": model([node("Relu", "x", "h"), node("Concat", "x h x", axis=1)], {"x": IMAGE}),
     "concat-one": model([node("Relu", "x", "h"), node("Concat", "h", axis=-1)], {"x": IMAGE}),
@@ -412,6 +454,7 @@ CASES: dict[str, Any] = {
     ),
     "two-outputs": model([node("Relu", "x", "y"), node("Sigmoid", "x", "z")], {"x": IMAGE}, outputs=("y", "z")),
     "one-output-twice": model([node("Relu", "x", "y"), node("Identity", "y", "z")], {"x": IMAGE}, outputs=("y", "z")),
+    "input-as-output": model([node("Relu", "x", "y"), node("Identity", "x", "z")], {"x": IMAGE}, outputs=("y", "z")),
     "constant-output": model(
         [node("Relu", "x", "y"), node("Add", "c c", "z")], {"x": IMAGE}, constants={"c": rand(3, 4)}, outputs=("y", "z")
     ),

@@ -126,15 +126,20 @@ def compile(
 
         graph = capture(model, _as_tensors(example_inputs), strict=strict)
         calibration = _as_arrays(example_inputs)
-    return CompiledNet(
-        graph,
-        target,
-        tolerance=limit,
-        exact=exact,
-        how="tune" if tune else "heuristic",
-        calibration=calibration,
-        progress=progress,
-    )
+    try:
+        return CompiledNet(
+            graph,
+            target,
+            tolerance=limit,
+            exact=exact,
+            how="tune" if tune else "heuristic",
+            calibration=calibration,
+            progress=progress,
+        )
+    except (MemoryError, OverflowError) as error:
+        if isinstance(model, (str, Path)):  # sizes that a damaged file states
+            raise ValueError(f"{model}: this machine cannot hold the net: {error}") from error
+        raise
 
 
 def load(

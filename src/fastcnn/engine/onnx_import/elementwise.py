@@ -8,6 +8,7 @@ import numpy as np
 
 from fastcnn.engine.graph.graph import GraphError, Node
 from fastcnn.engine.graph.shape_rules import broadcast
+from fastcnn.engine.onnx_import.error_function import gelu_product, gelu_sum
 from fastcnn.engine.onnx_import.errors import Damaged, Unsupported
 from fastcnn.engine.onnx_import.registry import Call, Constant, Value, lowers
 from fastcnn.engine.onnx_import.walk import Walk
@@ -23,7 +24,7 @@ def shifted(lower: Walk, x: str, value: float) -> str:
     return x if value == 0.0 else lower.emit("add_scalar", [x], attrs={"value": value})
 
 
-def binary(lower: Walk, op: str, left: Value, right: Value) -> str:
+def binary(lower: Walk, op: str, left: str | Constant, right: str | Constant) -> str:
     """Two tensors; an expanded operand is read before its expansion where broadcasting gives the same shape."""
     a, b = lower.value(left), lower.value(right)
     a0, b0 = lower.unexpanded.get(a, a), lower.unexpanded.get(b, b)
@@ -51,13 +52,16 @@ def _scalar(lower: Walk, value: Value, other: Value) -> float | None:
     return number if value.array.ndim <= lower.rank(other) and math.isfinite(number) else None
 
 
-def _operands(call: Call) -> tuple[Value, Value]:
+def _operands(call: Call) -> tuple[str | Constant, str | Constant]:
     return call.given(0, "A"), call.given(1, "B")
 
 
 @lowers("Add")
-def add(lower: Walk, call: Call) -> str:
+def add(lower: Walk, call: Call) -> Value:
     """A + B."""
+    partial = gelu_sum(lower, call)
+    if partial is not None:
+        return partial
     a, b = _operands(call)
     for x, other in ((a, b), (b, a)):
         number = _scalar(lower, other, x)
@@ -82,11 +86,15 @@ def sub(lower: Walk, call: Call) -> str:
 @lowers("Mul")
 def mul(lower: Walk, call: Call) -> str:
     """A * B."""
+    gelu = gelu_product(lower, call)
+    if gelu is not None:
+        return gelu
     a, b = _operands(call)
     for x, other in ((a, b), (b, a)):
         number = _scalar(lower, other, x)
         if number is not None and isinstance(x, str):
-            return scaled(lower, x, number)
+            gelu, factor = lower.doubled_gelus.get(x, (x, 1.0))
+            return scaled(lower, gelu, number * factor)
     return binary(lower, "mul", a, b)
 
 
@@ -96,7 +104,8 @@ def div(lower: Walk, call: Call) -> str:
     a, b = _operands(call)
     number = _scalar(lower, b, a)
     if number is not None and isinstance(a, str) and number != 0.0 and math.isfinite(1.0 / number):
-        return scaled(lower, a, 1.0 / number)
+        gelu, factor = lower.doubled_gelus.get(a, (a, 1.0))
+        return scaled(lower, gelu, factor / number)
     return binary(lower, "div", a, b)
 
 
@@ -129,7 +138,7 @@ def pow_(lower: Walk, call: Call) -> str:
 def sum_(lower: Walk, call: Call) -> str:
     """Sum (or mean) of any number of tensors."""
     values = [call.given(i, f"operand {i}") for i in range(len(call.inputs))]
-    total: Value = values[0]
+    total: str | Constant = values[0]
     for value in values[1:]:
         total = binary(lower, "add", total, value)
     return scaled(lower, lower.value(total), 1.0 / len(values) if call.op == "Mean" else 1.0)

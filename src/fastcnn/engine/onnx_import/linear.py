@@ -28,7 +28,7 @@ def gemm(lower: Walk, call: Call) -> str:
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     if alpha != 1.0:
         weight = lower.derive(matrix, f"{call.flag('transB')} {alpha}", lambda _: _times(weight.array, alpha))
-    shift = call.optional(2)
+    shift = None if call.optional(2) is None else call.given(2, "C")
     bias = _bias(lower, shift, beta, weight.array.shape[0]) if beta != 0.0 else None
     y = lower.emit("linear", [x], params={"weight": weight, "bias": bias})
     if shift is None or bias is not None or beta == 0.0:

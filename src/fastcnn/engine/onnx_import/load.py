@@ -17,22 +17,25 @@ from onnx import TensorProto, ValueInfoProto
 from fastcnn.engine.graph.graph import Graph, GraphError
 from fastcnn.engine.graph.ops import check_graph
 from fastcnn.engine.graph.schema import MAX_NAME, MAX_RANK, MAX_SIZE, Shape, show
+from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.onnx_import import (
     activation,
     borders,
     convolution,
     elementwise,
+    error_function,
     linear,
     normalisation,
     pooling,
     shape,
 )
+from fastcnn.engine.onnx_import.batchwise import is_batchwise
 from fastcnn.engine.onnx_import.errors import OnnxError, OnnxNotSupportedError
 from fastcnn.engine.onnx_import.read import Source, read_model
 from fastcnn.engine.onnx_import.tensors import dtype_name
 from fastcnn.engine.onnx_import.walk import Walk
 
-HANDLER_FILES = (activation, borders, convolution, elementwise, linear, normalisation, pooling, shape)
+HANDLER_FILES = (activation, borders, convolution, elementwise, error_function, linear, normalisation, pooling, shape)
 """Imported for their registrations in ``registry.HANDLERS``."""
 
 Declared = tuple[int | str, ...]
@@ -53,7 +56,7 @@ def import_onnx(path: str | Path, shapes: Sequence[Sequence[int]] | Mapping[str,
     -------
     Graph
         Axes whose extent the file states, or bakes into its nodes, are listed in ``GraphInput.fixed``; a stated batch
-        stays open where the file's nodes mean the same at any batch.
+        stays open where every node treats each picture by itself.
 
     Raises
     ------
@@ -84,6 +87,8 @@ def import_onnx(path: str | Path, shapes: Sequence[Sequence[int]] | Mapping[str,
                 f"{path}: input {value.name!r} has shape {example[value.name]}, but the file states a batch of "
                 f"{value.shape[0]} and its nodes depend on it: export the net with a dynamic batch"
             )
+    if not graph.nodes:
+        raise OnnxNotSupportedError(f"{path}: the net does nothing: its outputs are its inputs")
     graph = replace(graph, inputs=tuple(replace(value, shape=example[value.name]) for value in graph.inputs))
     try:
         check_graph(graph)
@@ -189,7 +194,10 @@ def _with_fixed(graph: Graph, source: Source, declared: Mapping[str, Declared], 
             for name, x in example.items()
         }
 
-    batch = _same(graph, _try(source, grown(lambda n: n + 1, batch=True)))
+    if any(is_open(name, 0) for name in declared):
+        batch = _same(graph, _try(source, grown(lambda n: n + 1, batch=True)))
+    else:
+        batch = len({x[0] for x in example.values()}) == 1 and is_batchwise(graph, infer_shapes(graph, example))
     rest = True
     if any(is_open(name, i) for name, x in example.items() for i in range(1, len(x))):
         attempts = [_try(source, grown(grow, batch=False)) for grow in (lambda n: 2 * n, lambda n: n + 3)]

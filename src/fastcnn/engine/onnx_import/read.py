@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as data_field
 from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, checker
 
@@ -37,7 +40,7 @@ class Source:
     opset: int
     tensors: dict[str, Array]
     reader: TensorReader
-    derived: dict[tuple[int, str], Array] = field(default_factory=dict)
+    derived: dict[tuple[int, str], Array] = data_field(default_factory=dict)
     """Arrays made from a tensor (a transposed weight), so that every walk shares them: (id, what) to array."""
 
 
@@ -65,6 +68,7 @@ def read_model(path: Path) -> Source:
         raise OnnxError(f"{path} is not an ONNX file, or a damaged one: {_first_line(error)}") from None
     reader = TensorReader(path.parent)
     try:
+        _texts(model)
         opset = _versions(model)
         _structure(model)
         _operations(model.graph.node)
@@ -93,6 +97,28 @@ def is_default_domain(domain: str) -> bool:
 def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0][:500] if lines else type(error).__name__
+
+
+def _texts(message: Any) -> None:
+    """Every text in the file must be one: protobuf hands out bytes that are no UTF-8 as they are."""
+    for field in message.DESCRIPTOR.fields:
+        is_text = field.type == FieldDescriptor.TYPE_STRING
+        if not is_text and field.type != FieldDescriptor.TYPE_MESSAGE:
+            continue
+        repeated = _is_repeated(field)
+        if not repeated and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        for item in value if repeated else (value,):
+            if not is_text:
+                _texts(item)
+            elif not isinstance(item, str):
+                raise Damaged(f"a {field.name} in it is no text: {show(item)}")
+
+
+def _is_repeated(field: Any) -> bool:
+    known = getattr(field, "is_repeated", None)  # protobuf 6 and newer
+    return bool(field.label == field.LABEL_REPEATED if known is None else known)
 
 
 def _versions(model: ModelProto) -> int:

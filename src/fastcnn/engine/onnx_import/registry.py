@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from onnx import AttributeProto, TensorProto
@@ -36,7 +36,15 @@ class Constant:
     key: str | None = None
 
 
-Value = str | Constant
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """Part of a formula that the graph holds only as a whole (:mod:`~fastcnn.engine.onnx_import.error_function`)."""
+
+    x: str
+    stage: Literal["erf", "sum"]
+
+
+Value = str | Constant | Partial
 Result = Value | Sequence[Value | None]
 Handler = Callable[["Walk", "Call"], Result]
 
@@ -91,11 +99,13 @@ class Call:
         """Return an input, or None if it was left out."""
         return self.inputs[index] if index < len(self.inputs) else None
 
-    def given(self, index: int, what: str) -> Value:
+    def given(self, index: int, what: str) -> str | Constant:
         """Return an input that must be there."""
         value = self.optional(index)
         if value is None:
             raise Damaged(f"its input {index} ({what}) is missing")
+        if isinstance(value, Partial):
+            raise Unsupported("it reads an error function, which is supported inside GELU only")
         return value
 
     def constant(self, index: int, what: str) -> Constant:

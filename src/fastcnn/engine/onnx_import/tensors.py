@@ -98,7 +98,7 @@ class TensorReader:
             raise Damaged(f"shape {dims} of {dtype} takes {wanted} bytes, its data has {len(data)}")
         self.bytes_read += wanted
         if dtype == np.bool_:
-            return (np.frombuffer(data, np.uint8) != 0).reshape(dims)
+            return np.asarray(np.frombuffer(data, np.uint8) != 0).reshape(dims)
         stored = np.frombuffer(data, np.dtype(_RAW[tensor.data_type])).reshape(dims)
         result: Array = np.array(stored, dtype=dtype, order="C", copy=True)
         return result

@@ -6,6 +6,7 @@ is folded on the spot; shapes that the file computes from its input are such con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,9 @@ from fastcnn.engine.graph.schema import MAX_ELEMENTS, MAX_NAME, MAX_RANK, Shape,
 from fastcnn.engine.onnx_import.errors import Damaged, OnnxError, OnnxNotSupportedError, Unsupported
 from fastcnn.engine.onnx_import.folding import FOLDS, fold
 from fastcnn.engine.onnx_import.read import Source, node_name
-from fastcnn.engine.onnx_import.registry import HANDLERS, Call, Constant, Value
+from fastcnn.engine.onnx_import.registry import HANDLERS, Call, Constant, Partial, Value
 
-_FOLD_FLOOR = 256 << 20
+_FOLD_FLOOR = 64 << 20
 _FOLD_FACTOR = 8
 
 
@@ -41,6 +42,9 @@ class Walk:
         self.weights: dict[str, Array] = {}
         self.unexpanded: dict[str, str] = {}
         """Value made by Expand -> the value before it: element-wise ops broadcast by themselves."""
+        self.doubled_gelus: dict[str, tuple[str, float]] = {}
+        """Value that is a multiple of a GELU -> that GELU and the factor."""
+        self._makers: dict[str, Node] = {}
         self._inputs = tuple(GraphInput(name=name, shape=tuple(shape)) for name, shape in shapes.items())
         self._env: dict[str, Value | None] = {name: Constant(a, name) for name, a in source.tensors.items()}
         self._env.update({name: name for name in shapes})
@@ -77,15 +81,20 @@ class Walk:
             shape = OPS[op].shape(node, [self.shapes[v] for v in inputs], rule_params)
         except GraphError as error:
             raise Unsupported(str(error)) from None
-        if len(shape) > MAX_RANK or int(np.prod(shape, dtype=object)) > MAX_ELEMENTS:
+        if len(shape) > MAX_RANK or math.prod(shape) > MAX_ELEMENTS:
             raise Damaged(f"its result would have shape {show(shape)}")
         self.nodes.append(node)
+        self._makers[name] = node
         self.shapes[name] = shape
         return name
 
-    def value(self, value: Value) -> str:
+    def value(self, value: str | Constant) -> str:
         """Return the graph value, bringing a constant into the graph."""
         return value if isinstance(value, str) else self.emit("constant", [], params={"value": value})
+
+    def maker(self, value: str) -> Node | None:
+        """Return the node that makes a value; None for an input."""
+        return self._makers.get(value)
 
     def number(self, value: Value) -> float | None:
         """Return the number that a one-element constant holds; else None."""
@@ -161,13 +170,13 @@ class Walk:
                 call.inputs.append(Constant(np.zeros(1, np.float32)))
             if call.op == "Constant" and tensor is not None:
                 return self._within_budget([Constant(self._constant_array(call))])
-        if call.op in FOLDS and not any(isinstance(value, str) for value in call.inputs):
+        if call.op in FOLDS and all(value is None or isinstance(value, Constant) for value in call.inputs):
             return self._within_budget(fold(call))
         handler = HANDLERS.get(call.op)
         if handler is None:
             raise Unsupported("its operands are computed from the net's input; the engine folds it on constants only")
         result = handler(self, call)
-        return [result] if isinstance(result, (str, Constant)) else list(result)
+        return [result] if isinstance(result, (str, Constant, Partial)) else list(result)
 
     @staticmethod
     def _constant_array(call: Call) -> Array:
@@ -196,7 +205,10 @@ class Walk:
         for output in self.source.model.graph.output:
             try:
                 self._base = "output"
-                names.append(self.value(self._read(output.name)))
+                value = self._read(output.name)
+                if isinstance(value, Partial):
+                    raise Unsupported("it is an error function, which is supported inside GELU only")
+                names.append(self.value(value))
             except Unsupported as error:
                 raise OnnxNotSupportedError(f"{self.source.path}: output {show(output.name)}: {error}") from None
             except Damaged as error:
