@@ -41,7 +41,8 @@ def bench_command(
         typer.Option(
             "--against",
             metavar="LIST",
-            help="torch,onnxruntime,openvino,ncnn,mnn; none for ours alone; default: all that are installed",
+            help="torch,onnxruntime,openvino,ncnn,mnn (default: all that are installed), openvino-default; "
+            "none for ours alone",
         ),
     ] = None,
     weights: WeightsOption = None,
