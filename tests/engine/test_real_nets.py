@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,78 +17,52 @@ import torch
 
 import fastcnn
 from fastcnn import _native
-from fastcnn.data import load_data
-from fastcnn.data.transforms import centre_crop, resize_short_side
+from tests.engine.real_nets import (
+    EXACT_LIMIT,
+    FP32_LIMIT,
+    PHOTOGRAPHS,
+    cifar,
+    run_float64,
+    run_ours,
+    run_torch,
+    worst,
+)
 from tests.models import load_pretrained
 
 pytestmark = pytest.mark.data
-MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-
-
-def cifar(data_dir: Path, every: int = 1) -> np.ndarray:
-    images = np.asarray(load_data(f"cifar10:{data_dir / 'cifar10'}").images)[::every]
-    return np.ascontiguousarray(((images / np.float32(255) - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
-
-
-def photographs(data_dir: Path, size: int, *, caffe: bool) -> np.ndarray:
-    data = load_data(f"folder:{data_dir / 'imagenet' / 'imagenet_sample_200.zip'}")
-    pictures = []
-    for index in range(len(data)):
-        picture = centre_crop(resize_short_side(data.images[index], 256), (size, size)).astype(np.float32)
-        pictures.append(picture - np.float32([123, 117, 104]) if caffe else (picture / np.float32(255) - MEAN) / STD)
-    return np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2), np.float32)
-
-
-def run_torch(model: torch.nn.Module, x: np.ndarray, batch: int, dtype: torch.dtype) -> np.ndarray:
-    model = model.to(dtype)
-    with torch.inference_mode():
-        parts = [model(torch.from_numpy(x[i : i + batch]).to(dtype)).numpy() for i in range(0, len(x), batch)]
-    model.float()
-    return np.concatenate(parts)
-
-
-def run_ours(net: Any, x: np.ndarray, batch: int) -> np.ndarray:
-    return np.concatenate([net(x[i : i + batch]) for i in range(0, len(x), batch)])
-
-
-def worst(y: np.ndarray, y64: np.ndarray) -> float:
-    return float((np.abs(y - y64).max(axis=1) / np.abs(y64).max(axis=1)).max())
 
 
 @pytest.mark.parametrize("name", ["cifar10_resnet20", "cifar10_resnet32"])
 def test_cifar_labels_and_error(data_dir: Path, name: str) -> None:
     model = load_pretrained(name, data_dir)
     x = cifar(data_dir)
-    ours = run_ours(fastcnn.compile(model, x[:100], strict=True, tune=False), x, 100)
-    theirs = run_torch(model, x, 250, torch.float32)
+    ours = run_ours(fastcnn.compile(model, x[:50], strict=True, tune=False), x, 50)
+    theirs = run_torch(model, x, 50, torch.float32)
     same = float((ours.argmax(1) == theirs.argmax(1)).mean())
-    exact_net = fastcnn.compile(model, x[:100], strict=True, tune=False, tolerance="exact")
-    exact = run_ours(exact_net, x[::10], 100)
-    y64 = run_torch(model, x[::10], 250, torch.float64)
+    exact_net = fastcnn.compile(model, x[:50], strict=True, tune=False, tolerance="exact")
+    exact = run_ours(exact_net, x[::10], 50)
+    y64 = run_float64(model, x[::10])
     fast_error, exact_error, torch_error = worst(ours[::10], y64), worst(exact, y64), worst(theirs[::10], y64)
     print(f"{name}: same label {same:.4%}, error fp32 {fast_error:.1e} exact {exact_error:.1e} torch {torch_error:.1e}")
     assert same >= 0.999
-    assert fast_error <= 1e-4
-    assert exact_error <= 2e-6
+    assert fast_error <= FP32_LIMIT
+    assert exact_error <= EXACT_LIMIT
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "caffe"),
-    [("imagenet_mobilenet_v2", 224, False), ("imagenet_squeezenet1_0_dc", 227, True)],
-)
-def test_photographs(data_dir: Path, name: str, size: int, caffe: bool) -> None:
+@pytest.mark.parametrize("name", sorted(PHOTOGRAPHS))
+def test_photographs(data_dir: Path, name: str) -> None:
     model = load_pretrained(name, data_dir)
-    x = photographs(data_dir, size, caffe=caffe)
+    x = PHOTOGRAPHS[name](data_dir)
     ours = run_ours(fastcnn.compile(model, x[:4], strict=True, tune=False), x, 4)
-    theirs = run_torch(model, x, 8, torch.float32)
+    theirs = run_torch(model, x, 4, torch.float32)
     some = slice(0, 200, 5)
     exact = run_ours(fastcnn.compile(model, x[:4], strict=True, tune=False, tolerance="exact"), x[some], 4)
-    y64 = run_torch(model, x[some], 8, torch.float64)
+    y64 = run_float64(model, x[some])
     fast_error, exact_error, torch_error = worst(ours[some], y64), worst(exact, y64), worst(theirs[some], y64)
     print(f"{name}: error fp32 {fast_error:.1e} exact {exact_error:.1e} torch {torch_error:.1e}")
     assert (ours.argmax(1) == theirs.argmax(1)).all()
-    assert fast_error <= 1e-4
-    assert exact_error <= 2e-6
+    assert fast_error <= FP32_LIMIT
+    assert exact_error <= EXACT_LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +174,9 @@ def test_any_batch_and_size(saved: tuple[Path, np.ndarray, np.ndarray], data_dir
     rng = np.random.default_rng(0)
     for size in (37, 51, 70):
         pictures = rng.standard_normal((2, 3, size, size)).astype(np.float32)
-        assert worst(net(pictures), run_torch(model, pictures, 8, torch.float64)) <= 1e-4, size
+        assert worst(net(pictures), run_float64(model, pictures)) <= 1e-4, size
     model = load_pretrained("imagenet_mobilenet_v2", data_dir)
     other = fastcnn.compile(model, torch.zeros(1, 3, 224, 224), strict=True, tune=False)
     for shape in [(1, 3, 224, 224), (2, 3, 37, 41), (1, 3, 33, 9), (3, 3, 51, 50), (1, 3, 1, 1)]:
         pictures = rng.standard_normal(shape).astype(np.float32)
-        assert worst(other(pictures), run_torch(model, pictures, 8, torch.float64)) <= 1e-4, shape
+        assert worst(other(pictures), run_float64(model, pictures)) <= 1e-4, shape
