@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastcnn.engine.capture import capture
-from fastcnn.engine.graph import OPS
+from fastcnn.engine.graph import OPS, graph_from_json
 from tests.engine.test_capture_nets import assert_captured, settle
 
 Function = Callable[[torch.Tensor], Any]
@@ -240,6 +241,8 @@ def test_op(name: str) -> None:
     graph = capture(model, x, strict=True)
     assert ops <= {node.op for node in graph}
     assert_captured(model, x, graph)
+    again = graph_from_json(json.loads(json.dumps(graph.to_json())), graph.weights)
+    assert again.nodes == graph.nodes
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "squeeze all"])
