@@ -105,7 +105,7 @@ def direct_candidates(
     # One tile with both splits says more than two tiles with one.
     found = sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
     if not exact and weight_bytes > _UNPACK_FROM_BYTES and pixels * batch <= _UNPACK_MOST_PIXELS:
-        best = next(c for c in found if c.attrs["split"] == "panels" or target.threads == 1)
+        best = next((c for c in found if c.attrs["split"] == "panels"), found[0])
         attrs = {**best.attrs, "split": "panels", "weights": "i16"}
         label = f"direct_i16:{best.attrs['tile']}x{best.attrs['panel']}"
         found.insert(0, Candidate(label, "direct", attrs, exact=False, why="weights read in 16 bits"))
