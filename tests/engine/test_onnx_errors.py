@@ -14,13 +14,16 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 import fastcnn
 from fastcnn.engine.onnx_import import OnnxError, OnnxNotSupportedError, import_onnx
-from tests.engine.test_onnx_ops import CASES, NOT_IN_ONNXRUNTIME
+from tests.engine.test_onnx_ops import CASES, NOT_IN_ONNXRUNTIME, lrn_chain
 from tests.models.onnx_build import model, single, write
 from tests.models.onnx_mutations import mutate
 
 IMAGE = ("N", 6, 8, 10)
 ROW = ("N", 6)
 W = np.ones((8, 6, 3, 3), np.float32)
+EMPTY = helper.make_graph(
+    [helper.make_node("Identity", ["x"], ["inner"])], "branch", [], [helper.make_tensor_value_info("inner", 1, None)]
+)
 
 
 def node(op: str, inputs: str, output: str = "y", **attributes: Any) -> Any:
@@ -133,7 +136,23 @@ UNSUPPORTED: dict[str, tuple[ModelProto, str]] = {
             {"x": ROW},
             constants={"c": np.float32(0.5**0.5)},
         ),
-        r"\(Relu\): it reads an error function",
+        r"\(Relu\): the error function is supported inside GELU only",
+    ),
+    "if-computed": (
+        model(
+            [node("Relu", "x", "m"), helper.make_node("If", ["m"], ["y"], then_branch=EMPTY, else_branch=EMPTY)],
+            {"x": IMAGE},
+        ),
+        r"node 'y' \(If\): its condition is computed from the net's input",
+    ),
+    "lrn-of-another-value": (lrn_chain(3, numerator="x"), r"\(Div\): a power of 0.6 is supported inside a local resp"),
+    "lrn-off-centre": (
+        lrn_chain(3, pads=np.array([0, 0, 2, 0, 0, 0, 0, 0, 0, 0])),
+        "its exponent is 0.6000000238418579; the powers 1 to 4",
+    ),
+    "pool3d": (
+        single("AveragePool", ("N", 2, 4, 4, 4), kernel_shape=[2, 2, 2]),
+        r"\(AveragePool\): Conv3d and other 3-d operations are not supported",
     ),
     "deconv-odd-output-shape": (
         single("ConvTranspose", IMAGE, np.ones((6, 4, 3, 3), np.float32), strides=[2, 2], output_shape=[16, 20]),

@@ -48,6 +48,55 @@ W = rand(8, 6, 3, 3)
 B = rand(8, seed=2)
 T = rand(6, 4, 3, 3)
 
+
+def lrn_chain(size: int, shape: tuple[Any, ...] = IMAGE, **changed: Any) -> Any:
+    """Local response normalisation in torch's spelling."""
+    rank = len(shape)
+    lifted = [0, 1, *shape[1:]] if rank == 3 else [0, 1, shape[1], shape[2], -1]
+    pads = [0, 0, size // 2, *[0] * (rank - 2), 0, 0, (size - 1) // 2, *[0] * (rank - 2)]
+    constants = {
+        "lifted": i64(*lifted),
+        "pads": i64(*pads),
+        "one": i64(1),
+        "alpha": N(0.2, np.float32),
+        "k": N(2.0, np.float32),
+        "beta": N(0.6, np.float32),
+    }
+    nodes = [
+        node("Relu", "x", "v"),
+        node("Mul", "v v", "s"),
+        node("Reshape", "s lifted", "l"),
+        node("Pad", "l pads", "p"),
+        node("AveragePool", "p", "m", kernel_shape=[size, *[1] * (rank - 2)], count_include_pad=1),
+        node("Squeeze", "m one", "q"),
+        node("Mul", "q alpha", "a"),
+        node("Add", "a k", "t"),
+        node("Pow", "t beta", "w"),
+        node("Div", f"{changed.pop('numerator', 'v')} w"),
+    ]
+    return model(nodes, {"x": shape}, constants=constants | changed)
+
+
+def branches(condition: bool) -> Any:
+    """A branch on the shape of a value, as torch writes a squeeze; the branches read the values around them."""
+    parts = {
+        "then_branch": node("Add", "x c", "inner"),
+        "else_branch": node("Mul", "x c", "inner"),
+    }
+    info = helper.make_tensor_value_info("inner", 1, None)
+    graphs = {key: helper.make_graph([part], key, [], [info]) for key, part in parts.items()}
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s one", "n"),
+        node("Equal", "n wanted", "condition"),
+        node("If", "condition", "h", **graphs),
+        node("Relu", "h"),
+    ]
+    wanted = N(6 if condition else 5, np.int64)
+    constants = {"one": N(1, np.int64), "wanted": wanted, "c": N(0.5, np.float32)}
+    return model(nodes, {"x": IMAGE}, constants=constants)
+
+
 GELU = {
     "root": N(2**0.5, np.float32),
     "rooth": N(0.5**0.5, np.float32),
@@ -121,6 +170,10 @@ CASES: dict[str, Any] = {
     "batch-norm-opset9": single("BatchNormalization", LINE, rand(6), rand(6), rand(6), abs(rand(6)) + 0.5, opset=9),
     "lrn": single("LRN", IMAGE, size=3),
     "lrn-numbers": single("LRN", IMAGE, size=5, alpha=0.2, beta=0.5, bias=2.0),
+    "lrn-chain": lrn_chain(3),
+    "lrn-chain-even": lrn_chain(4),
+    "lrn-chain-of-a-line": lrn_chain(3, LINE),
+    "mean-in-depth": single("AveragePool", ("N", 2, 5, 3, 4), kernel_shape=[3, 1, 1]),
     # -- pools
     "max-pool": single("MaxPool", IMAGE, kernel_shape=[3, 2]),
     "max-pool-stride": single("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -402,6 +455,9 @@ CASES: dict[str, Any] = {
     ),
     "upsample": single("Upsample", IMAGE, N([1, 1, 2, 2], np.float32), opset=9, mode="nearest"),
     "upsample-attribute": single("Upsample", IMAGE, opset=7, mode="nearest", scales=[1.0, 1.0, 2.0, 3.0]),
+    # -- branches on constants
+    "if-then": branches(True),
+    "if-else": branches(False),
     # -- constants the file computes
     "constant": model([node("Constant", "", "c", value_floats=[0.5]), node("Mul", "x c")], {"x": IMAGE}),
     "constant-tensor": model(

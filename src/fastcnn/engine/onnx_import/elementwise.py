@@ -8,9 +8,10 @@ import numpy as np
 
 from fastcnn.engine.graph.graph import GraphError, Node
 from fastcnn.engine.graph.shape_rules import broadcast
+from fastcnn.engine.onnx_import.channel_norm import norm_power, norm_quotient
 from fastcnn.engine.onnx_import.error_function import gelu_product, gelu_sum
 from fastcnn.engine.onnx_import.errors import Damaged, Unsupported
-from fastcnn.engine.onnx_import.registry import Call, Constant, Value, lowers
+from fastcnn.engine.onnx_import.registry import Call, Constant, Partial, Value, lowers, shortest
 from fastcnn.engine.onnx_import.walk import Walk
 
 
@@ -101,6 +102,11 @@ def mul(lower: Walk, call: Call) -> str:
 @lowers("Div")
 def div(lower: Walk, call: Call) -> str:
     """A / B."""
+    divisor = call.optional(1)
+    if isinstance(divisor, Partial):
+        norm = norm_quotient(lower, call.optional(0), divisor)
+        if norm is not None:
+            return norm
     a, b = _operands(call)
     number = _scalar(lower, b, a)
     if number is not None and isinstance(a, str) and number != 0.0 and math.isfinite(1.0 / number):
@@ -123,10 +129,13 @@ def reciprocal(lower: Walk, call: Call) -> str:
 
 
 @lowers("Pow")
-def pow_(lower: Walk, call: Call) -> str:
+def pow_(lower: Walk, call: Call) -> Value:
     """Small whole powers, as products."""
     x, exponent = lower.value(call.given(0, "X")), call.scalar_input(1, "exponent")
     if exponent not in (1.0, 2.0, 3.0, 4.0):
+        norm = None if exponent is None else norm_power(lower, x, shortest(exponent))
+        if norm is not None:
+            return norm
         raise Unsupported(f"its exponent is {exponent}; the powers 1 to 4 are supported")
     if exponent == 1.0:
         return x

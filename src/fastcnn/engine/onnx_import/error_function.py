@@ -31,6 +31,8 @@ def gelu_sum(lower: Walk, call: Call) -> Partial | None:
     if found is None:
         return None
     partial, other = found
+    if partial.stage == "norm":
+        raise Unsupported(partial.refusal)
     if partial.stage != "erf" or not isinstance(other, Constant) or lower.number(other) != 1.0:
         raise Unsupported("the error function is supported inside GELU only: 1 + erf(x / sqrt(2))")
     return Partial(partial.x, "sum")
@@ -51,6 +53,8 @@ def gelu_product(lower: Walk, call: Call) -> str | None:
             doubled = lower.emit("mul_scalar", [gelu], attrs={"value": 2.0 * factor})
             lower.doubled_gelus[doubled] = (gelu, 2.0 * factor)
             return doubled
+    if partial.stage == "norm":
+        raise Unsupported(partial.refusal)
     raise Unsupported("the error function is supported inside GELU only: x * (1 + erf(x / sqrt(2))) / 2")
 
 

@@ -8,7 +8,7 @@ from fastcnn.engine.onnx_import.errors import Unsupported
 from fastcnn.engine.onnx_import.registry import Call, Value, axes, lowers
 from fastcnn.engine.onnx_import.shape import add_axis, drop_axis
 from fastcnn.engine.onnx_import.walk import Walk
-from fastcnn.engine.onnx_import.windows import spatial_axes, window
+from fastcnn.engine.onnx_import.windows import auto_pad, explicit_pads, spatial_axes, window
 
 
 @lowers("MaxPool")
@@ -30,6 +30,8 @@ def max_pool(lower: Walk, call: Call) -> list[Value | None]:
 def average_pool(lower: Walk, call: Call) -> str:
     """Mean of each window."""
     x = lower.value(call.given(0, "X"))
+    if lower.rank(x) == 5:
+        return _mean_in_depth(lower, call, x)
     w = window(call, lower.shape(x))
     if set(w.dilation) != {1}:
         raise Unsupported(f"its dilations are {w.dilation}; an average over spread pixels is not supported")
@@ -42,6 +44,35 @@ def average_pool(lower: Walk, call: Call) -> str:
         "divisor_override": None,
     }
     return lower.emit(f"avg_pool{len(w.stride)}d", [x], attrs=attrs)
+
+
+def _mean_in_depth(lower: Walk, call: Call, x: str) -> str:
+    """Mean over a window of depth alone, as a pool over a matrix of depth by pixels."""
+    kernel, shape = call.integers("kernel_shape") or [], lower.shape(x)
+    trivial = all(set(call.integers(name) or [1]) == {1} for name in ("strides", "dilations"))
+    if (
+        len(kernel) != 3
+        or kernel[1:] != [1, 1]
+        or not trivial
+        or any(explicit_pads(call, 3))
+        or auto_pad(call)
+        not in (
+            "NOTSET",
+            "VALID",
+        )
+    ):
+        spatial_axes(call, shape)  # refuses by name
+    flat = lower.emit("reshape", [x], attrs={"shape": [0, 0, 0, -1]})
+    attrs: dict[str, Any] = {
+        "kernel_size": [kernel[0], 1],
+        "stride": [1, 1],
+        "padding": [0, 0, 0, 0],
+        "ceil_mode": False,
+        "count_include_pad": False,
+        "divisor_override": None,
+    }
+    y = lower.emit("avg_pool2d", [flat], attrs=attrs)
+    return lower.emit("reshape", [y], attrs={"shape": [0, 0, 0, *shape[3:]]})
 
 
 @lowers("GlobalAveragePool")

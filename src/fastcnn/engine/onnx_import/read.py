@@ -26,8 +26,8 @@ OLDEST_OPSET = 7
 """Before it, arithmetic had its own broadcasting rule."""
 OLDEST_IR = 3
 
-WALKED = ("Shape", "Size")
-"""Operations that the walk itself answers."""
+WALKED = ("If", "Shape", "Size")
+"""Operations that the walk itself answers (If where its condition is a constant)."""
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -167,9 +167,12 @@ def _operations(nodes: Iterable[NodeProto]) -> None:
     """Refuse every operation outside the set at once, each with the node that comes first."""
     known = {*HANDLERS, *FOLDS, *WALKED}
     unknown: dict[tuple[str, str], str] = {}
-    for node in nodes:
+    waiting = list(nodes)[::-1]
+    while waiting:
+        node = waiting.pop()
         if not (is_default_domain(node.domain) and node.op_type in known):
             unknown.setdefault((node.domain, node.op_type), node_name(node))
+        waiting += [inner for attribute in node.attribute for inner in attribute.g.node]
     if not unknown:
         return
     listed = "; ".join(

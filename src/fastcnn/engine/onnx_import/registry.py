@@ -8,7 +8,7 @@ the result, a constant, or a list of them for an op with several outputs (None f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,10 +38,21 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Part of a formula that the graph holds only as a whole (:mod:`~fastcnn.engine.onnx_import.error_function`)."""
+    """Part of a formula that the graph holds only as a whole.
+
+    See :mod:`~fastcnn.engine.onnx_import.error_function` (GELU) and :mod:`~fastcnn.engine.onnx_import.channel_norm`.
+    """
 
     x: str
-    stage: Literal["erf", "sum"]
+    stage: Literal["erf", "sum", "norm"]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def refusal(self) -> str:
+        """Why no other operation may read it."""
+        if self.stage == "norm":
+            return f"a power of {self.attrs['beta']} is supported inside a local response norm only"
+        return "the error function is supported inside GELU only"
 
 
 Value = str | Constant | Partial
@@ -105,7 +116,7 @@ class Call:
         if value is None:
             raise Damaged(f"its input {index} ({what}) is missing")
         if isinstance(value, Partial):
-            raise Unsupported("it reads an error function, which is supported inside GELU only")
+            raise Unsupported(value.refusal)
         return value
 
     def constant(self, index: int, what: str) -> Constant:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto
+from onnx import AttributeProto, NodeProto
 
 from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node
 from fastcnn.engine.graph.ops import OPS, make_node
@@ -121,17 +121,39 @@ class Walk:
         OnnxError
             Naming file and node.
         """
-        for node in self.source.model.graph.node:
-            where = f"{self.source.path}: node {show(node_name(node))} ({node.op_type})"
-            try:
-                self._node(node)
-            except Unsupported as error:
-                raise OnnxNotSupportedError(f"{where}: {error}") from None
-            except Damaged as error:
-                raise OnnxError(f"{where}: {error}") from None
-        outputs = self._outputs()
+        with np.errstate(all="ignore"):  # numbers of a damaged file overflow; NaN and infinity are refused by name
+            for node in self.source.model.graph.node:
+                self._named(node)
+            outputs = self._outputs()
         self._drop_unused(outputs)
         return Graph(inputs=self._inputs, nodes=self.nodes, outputs=outputs, weights=self.weights)
+
+    def _named(self, node: NodeProto) -> None:
+        """Lower one node; what goes wrong is said with file and node."""
+        where = f"{self.source.path}: node {show(node_name(node))} ({node.op_type})"
+        try:
+            if node.op_type == "If":
+                self._branch(node)
+            else:
+                self._node(node)
+        except Unsupported as error:
+            raise OnnxNotSupportedError(f"{where}: {error}") from None
+        except Damaged as error:
+            raise OnnxError(f"{where}: {error}") from None
+
+    def _branch(self, node: NodeProto) -> None:
+        """Lower the branch that a constant condition takes; its nodes see the values around it."""
+        call = Call("If", self.source.opset, [self._read(name) for name in node.input], {}, list(node.output))
+        chosen = "then_branch" if call.scalar_input(0, "condition") else "else_branch"
+        graphs = [a.g for a in node.attribute if a.name == chosen and a.type == AttributeProto.GRAPH]
+        if len(graphs) != 1 or len(graphs[0].output) != len(node.output):
+            raise Damaged(f"its {chosen} does not make its {len(node.output)} outputs")
+        if graphs[0].initializer or graphs[0].sparse_initializer:
+            raise Unsupported(f"its {chosen} holds initializers: move them into the net")
+        for inner in graphs[0].node:
+            self._named(inner)
+        for name, output in zip(node.output, graphs[0].output, strict=True):
+            self._env[name] = self._read(output.name)
 
     def _node(self, node: NodeProto) -> None:
         self._base = "".join(c if c.isprintable() else "_" for c in node_name(node))[: MAX_NAME - 64]
@@ -207,7 +229,7 @@ class Walk:
                 self._base = "output"
                 value = self._read(output.name)
                 if isinstance(value, Partial):
-                    raise Unsupported("it is an error function, which is supported inside GELU only")
+                    raise Unsupported(value.refusal)
                 names.append(self.value(value))
             except Unsupported as error:
                 raise OnnxNotSupportedError(f"{self.source.path}: output {show(output.name)}: {error}") from None
