@@ -20,6 +20,7 @@ from fastcnn.benchmarking.error import relative_error
 from fastcnn.benchmarking.export import compile_ours, content_key, export_model
 from fastcnn.benchmarking.files import EXACT, FCNN, INPUTS
 from fastcnn.benchmarking.job import Job, Task
+from fastcnn.benchmarking.onnx_file import place_file, readers_among
 from fastcnn.benchmarking.process import EngineFailedError, run_worker
 from fastcnn.benchmarking.results import BenchResult, EngineResult, NetResult
 from fastcnn.benchmarking.settle import input_dependence, random_pictures
@@ -88,7 +89,7 @@ def benchmark(
 
     Parameters
     ----------
-    models : nn.Module, path of a .fcnn file, mapping of name to either, or iterable of (name, model)
+    models : nn.Module, path of a .onnx or .fcnn file, mapping of name to either, or iterable of (name, model)
         An iterable may make one model at a time.
     shape : sequence of int
         Input shape (N, C, H, W).
@@ -214,21 +215,28 @@ def _time_net(
     say: Progress,
 ) -> NetResult:
     is_file = isinstance(model, str | Path)
-    if is_file and explicit and peers:
+    is_onnx = is_file and Path(model).suffix.lower() == ".onnx"
+    if is_onnx:
+        model = Path(model)
+        peers = readers_among(peers, explicit=explicit, path=model)
+    elif is_file and explicit and peers:
         raise ValueError(f"{model} holds no torch model, so {', '.join(peers)} cannot run it: give the nn.Module")
     inputs = random_pictures(CHECKED_BATCHES, shape, seed=settings.seed)
     facts: dict[str, Any] = {}
-    if is_file:
+    if is_file and not is_onnx:
         peers = ()
         (folder / FCNN).symlink_to(Path(model).resolve())
         np.save(folder / INPUTS, inputs)
     else:
-        model.eval()
         say(f"{name}: exporting, compiling")
-        if cache is not None:
-            folder = Path(cache) / content_key(model, shape)
-            folder.mkdir(parents=True, exist_ok=True)
-        export_model(model, inputs, folder, engines=peers)
+        if is_onnx:
+            place_file(model, inputs, folder)
+        else:
+            model.eval()
+            if cache is not None:
+                folder = Path(cache) / content_key(model, shape)
+                folder.mkdir(parents=True, exist_ok=True)
+            export_model(model, inputs, folder, engines=peers)
         # The instruction set of a process is fixed, so a capped plan is tuned in a process of its own.
         facts = compile_ours(
             model, inputs, folder, tolerance=settings.tolerance, threads=settings.threads, tune=not settings.isa

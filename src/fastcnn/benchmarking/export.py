@@ -90,15 +90,13 @@ def exact_outputs(model: nn.Module, inputs: F32) -> npt.NDArray[np.float64]:
 
 
 def compile_ours(
-    model: nn.Module, inputs: F32, folder: Path, *, tolerance: str | float, threads: int, tune: bool = True
+    model: nn.Module | Path, inputs: F32, folder: Path, *, tolerance: str | float, threads: int, tune: bool = True
 ) -> dict[str, Any]:
     """Compile strictly, save to the folder with the plan inside, and say what was chosen."""
-    import torch
-
     from fastcnn.engine.api import compile as compile_net
 
     word: Any = tolerance
-    net: Any = compile_net(model, torch.from_numpy(inputs[0]), tolerance=word, threads=threads, strict=True, tune=tune)
+    net: Any = compile_net(model, inputs[0], tolerance=word, threads=threads, strict=True, tune=tune)
     net.save(folder / FCNN)
     return {
         "isa": str(net.isa),

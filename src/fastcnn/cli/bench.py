@@ -13,7 +13,7 @@ from rich.table import Table
 from fastcnn.cli.bench_profile import profile_command
 from fastcnn.cli.bench_rows import rows_command
 from fastcnn.cli.errors import CliError, GoalMissedError
-from fastcnn.cli.model import is_file, model_file, torch_model
+from fastcnn.cli.model import is_file, is_onnx, model_file, onnx_file, torch_model
 from fastcnn.cli.options import (
     OUT_HELP,
     JsonOption,
@@ -30,7 +30,7 @@ from fastcnn.cli.output import emit, log, plain, write_atomically
 
 def bench_command(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="package.module:callable or FILE.fcnn")
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="package.module:callable, FILE.onnx or FILE.fcnn")
     ] = None,
     suite: Annotated[
         str | None, typer.Option("--suite", metavar="NAME", help="a set of nets: foundation, exact")
@@ -266,11 +266,16 @@ def _models(
     if weights is not None and (suite is not None or len(models) != 1 or is_file(models[0])):
         raise CliError("--weights goes with exactly one MODEL of the form package.module:callable", hint="leave it out")
     files = {model: model_file(model) for model in models if is_file(model)}
+    for model in models:
+        if is_onnx(model):
+            onnx_file(model, weights)
 
     def one_by_one() -> Iterator[tuple[str, Any]]:
         for model in models:
             if model in files:
                 yield _net_name(model), files[model]
+            elif is_onnx(model):
+                yield _net_name(model), onnx_file(model, weights)
             else:
                 yield _net_name(model), torch_model(model, weights)
         if suite is not None:
@@ -281,7 +286,7 @@ def _models(
 
 def _net_name(model: str) -> str:
     """What a MODEL is called in tables and goals: the file's stem, or the callable."""
-    return Path(model).stem if is_file(model) else model.rpartition(":")[2]
+    return Path(model).stem if is_file(model) or is_onnx(model) else model.rpartition(":")[2]
 
 
 def _net_names(models: list[str], suite: str | None, only: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""``fastcnn compile``: a torch model becomes a .fcnn file, exact and fast."""
+"""``fastcnn compile``: a torch model or an ONNX file becomes a .fcnn file, exact and fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import typer
 
 from fastcnn.cli.errors import CliError, GoalMissedError
-from fastcnn.cli.model import is_file, torch_model
+from fastcnn.cli.model import is_file, is_onnx, onnx_file, torch_model
 from fastcnn.cli.options import (
     OUT_HELP,
     JsonOption,
@@ -26,10 +26,17 @@ from fastcnn.cli.options import (
 )
 from fastcnn.cli.output import emit, log, plain, tuning_bar
 
+DEFAULT_SHAPE = "1,3,224,224"
+
 
 def compile_command(
     model: ModelArgument,
-    shape: Annotated[str, typer.Option("--shape", metavar="N,C,H,W", help="example input shape")] = "1,3,224,224",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape", metavar="N,C,H,W", help="example input shape; default: 1,3,224,224, or what an ONNX file states"
+        ),
+    ] = None,
     weights: WeightsOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.fcnn", help=OUT_HELP)] = None,
     tolerance: ToleranceOption = "fp32",
@@ -41,17 +48,18 @@ def compile_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compile a torch model for this machine, print the plan, and save it."""
+    """Compile a torch model or an ONNX file for this machine, print the plan, and save it."""
     if is_file(model):
         raise CliError(
             f"MODEL {model!r} is already compiled", hint=f"fastcnn run {model} DATA, or give package.module:callable"
         )
-    wanted = parse_shape(shape)
+    wanted = None if shape is None and is_onnx(model) else parse_shape(shape or DEFAULT_SHAPE)
     allowed = parse_tolerance(tolerance)
     check_count(threads, "--threads")
     check_output(out, suffix=".fcnn")
-    module = torch_model(model, weights)
+    module: Any = onnx_file(model, weights) if is_onnx(model) else torch_model(model, weights)
     net = compile_model(module, wanted, tolerance=allowed, threads=threads, strict=strict, tune=tune)
+    wanted = wanted or net.graph.inputs[0].shape
     error, torch_error = measure_errors(net, module, wanted)
     data: dict[str, Any] = {
         "model": model,
@@ -65,24 +73,29 @@ def compile_command(
     if out is not None:
         data["file"] = file_facts(net.save(out), out)
         log(f"wrote {out} ({data['file']['bytes']:,} bytes)")
-    shown = "not known: the net has several outputs" if error is None else f"{error:.1e}, torch's own {torch_error:.1e}"
+    shown = "not known: the net has several inputs or outputs" if error is None else f"{error:.1e}"
+    if torch_error is not None:
+        shown += f", torch's own {torch_error:.1e}"
     emit(as_json, data, f"{net.plan}\nerror against float64 on random input: {shown}")
     if max_error is not None and (error is None or not error <= max_error):
         raise GoalMissedError(f"the net's error is {error}, the goal --max-error is {max_error}")
 
 
-def compile_model(model: Any, shape: tuple[int, ...], **options: Any) -> Any:
-    """Compile for inputs of ``shape``."""
-    import torch
-
+def compile_model(model: Any, shape: tuple[int, ...] | None, **options: Any) -> Any:
+    """Compile an nn.Module or the path of an ONNX file, for inputs of ``shape`` (None: what the file states)."""
     from fastcnn.engine.api import compile as compile_net
 
     with tuning_bar() as progress:
-        return compile_net(model, torch.from_numpy(_example(shape)), progress=progress, **options)
+        return compile_net(model, None if shape is None else _example(shape), progress=progress, **options)
 
 
 def measure_errors(net: Any, model: Any, shape: tuple[int, ...]) -> tuple[float | None, float | None]:
-    """Return our error and torch's own against the model in float64; None for a net of several outputs."""
+    """Return our error and torch's own against the model in float64; None where there is none to be had.
+
+    A net of several inputs or outputs has no error here; an ONNX file has none of torch's.
+    """
+    if isinstance(model, Path):
+        return _measure_file(net, model, shape), None
     import torch
 
     from fastcnn.benchmarking.error import relative_error
@@ -95,6 +108,17 @@ def measure_errors(net: Any, model: Any, shape: tuple[int, ...]) -> tuple[float 
         return None, None
     exact = exact_outputs(model, x[None])[0]
     return relative_error(np.asarray(net(x)), exact), relative_error(y.numpy(), exact)
+
+
+def _measure_file(net: Any, path: Path, shape: tuple[int, ...]) -> float | None:
+    """Error against the file in float64, by onnx's own reference evaluator."""
+    from fastcnn.benchmarking.error import relative_error
+    from fastcnn.benchmarking.onnx_file import exact_outputs_of_file
+
+    if len(net.graph.inputs) != 1 or len(net.graph.outputs) != 1:
+        return None
+    x = _example(shape)
+    return relative_error(np.asarray(net(x)), exact_outputs_of_file(path, x[None])[0])
 
 
 def _example(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

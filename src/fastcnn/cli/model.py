@@ -1,4 +1,4 @@
-"""The MODEL string: ``package.module:callable`` (with weights), or a .fcnn file."""
+"""The MODEL string: ``package.module:callable`` (with weights), a .onnx file, or a .fcnn file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,36 @@ from fastcnn.cli.errors import CliError
 if TYPE_CHECKING:
     from torch import nn
 
-_FORMS = "package.module:callable, or a .fcnn file"
+_FORMS = "package.module:callable, a .onnx file, or a .fcnn file"
 _SHOWN = 5
 
 
 def is_file(text: str) -> bool:
     """Whether a MODEL string names a .fcnn file (it need not exist)."""
     return text.endswith(".fcnn")
+
+
+def is_onnx(text: str) -> bool:
+    """Whether a MODEL string names a .onnx file (it need not exist)."""
+    return text.lower().endswith(".onnx")
+
+
+def onnx_file(text: str, weights: str | None) -> Path:
+    """Return the path of a .onnx MODEL.
+
+    Raises
+    ------
+    CliError
+        If it is missing or a folder, or weights are given beside it.
+    """
+    if weights is not None:
+        raise CliError(f"--weights {weights!r} with a .onnx file, which holds its weights", hint="leave --weights out")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise CliError(f"MODEL {text!r} is a folder", hint="give the .onnx file itself")
+    if not path.is_file():
+        raise CliError(f"MODEL {text!r} does not exist", hint="check the path, or write it with torch.onnx.export")
+    return path
 
 
 def model_file(text: str) -> Path:

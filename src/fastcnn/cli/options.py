@@ -12,7 +12,7 @@ import typer
 from fastcnn.cli.errors import CliError
 from fastcnn.data.transforms import PRESETS, Preprocess
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="package.module:callable, or FILE.fcnn")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="package.module:callable, FILE.onnx or FILE.fcnn")]
 DataArgument = Annotated[
     str,
     typer.Argument(

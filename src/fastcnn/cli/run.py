@@ -12,7 +12,7 @@ import typer
 
 from fastcnn.cli.compile import compile_model
 from fastcnn.cli.errors import CliError, GoalMissedError
-from fastcnn.cli.model import is_file, model_file, torch_model
+from fastcnn.cli.model import is_file, is_onnx, model_file, onnx_file, torch_model
 from fastcnn.cli.options import (
     OUT_HELP,
     DataArgument,
@@ -92,7 +92,8 @@ def _open(
 
         return load(path, threads=threads)
     example, _ = next(dataset.batches(settings, batch_size=batch))
-    return compile_model(torch_model(model, weights), example.shape, threads=threads)
+    net: Any = onnx_file(model, weights) if is_onnx(model) else torch_model(model, weights)
+    return compile_model(net, example.shape, threads=threads)
 
 
 def evaluate(net: Any, dataset: Dataset, settings: Preprocess, *, batch_size: int) -> dict[str, Any]:

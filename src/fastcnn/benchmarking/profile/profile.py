@@ -16,6 +16,7 @@ from fastcnn.benchmarking.error import relative_error
 from fastcnn.benchmarking.export import compile_ours, export_model
 from fastcnn.benchmarking.files import EXACT, FCNN, INPUTS
 from fastcnn.benchmarking.job import Job
+from fastcnn.benchmarking.onnx_file import place_file
 from fastcnn.benchmarking.process import run_worker
 from fastcnn.benchmarking.profile.records import Limits, NetProfile, ProfileResult, StepProfile
 from fastcnn.benchmarking.settle import random_pictures
@@ -97,13 +98,19 @@ def _profile_net(
 ) -> NetProfile:
     inputs = random_pictures(CHECKED_BATCHES, shape, seed=settings.seed)
     why: list[str] = []
-    if isinstance(model, str | Path):
+    is_file = isinstance(model, str | Path)
+    is_onnx = is_file and Path(model).suffix.lower() == ".onnx"
+    if is_file and not is_onnx:
         (folder / FCNN).symlink_to(Path(model).resolve())
         np.save(folder / INPUTS, inputs)
     else:
-        model.eval()
         say(f"{name}: compiling")
-        export_model(model, inputs, folder, engines=())
+        if is_onnx:
+            model = Path(model)
+            place_file(model, inputs, folder)
+        else:
+            model.eval()
+            export_model(model, inputs, folder, engines=())
         why = compile_ours(model, inputs, folder, tolerance=settings.tolerance, threads=settings.threads)["why"]
     del model
     blocks, outputs = [], folder / "outputs.npy"
