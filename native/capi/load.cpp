@@ -1,0 +1,90 @@
+#include "capi/load.h"
+
+#include <algorithm>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+
+#include "capi/validate.h"
+
+namespace fastcnn {
+namespace {
+
+// Floats behind the arena: no kernel may touch them, and none does; a mistake of ours there would not leave the buffer.
+constexpr size_t kSlack = 64;
+
+uint64_t physical_memory() {
+#if defined(_SC_PHYS_PAGES)
+  const long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGE_SIZE);
+  if (pages > 0 && bytes > 0) return static_cast<uint64_t>(pages) * static_cast<uint64_t>(bytes);
+#endif
+  return UINT64_MAX;
+}
+
+void check_host(Isa isa) {
+  const std::vector<Isa> available = available_isas();
+  if (std::find(available.begin(), available.end(), isa) != available.end()) return;
+  throw ProgramError(FASTCNN_WRONG_HOST,
+                     std::string("it is for ") + isa_name(isa) + " and this CPU or build has " +
+                         isa_name(detect_isa()) +
+                         " at best: export it again from the .fcnn file on this machine, or with FASTCNN_ISA=" +
+                         isa_name(detect_isa()));
+}
+
+void check_memory(uint64_t needed, uint64_t limit) {
+  if (needed <= limit) return;
+  throw ProgramError(FASTCNN_OUT_OF_MEMORY, "it needs " + std::to_string(needed >> 20) + " MiB, the limit is " +
+                                                std::to_string(limit >> 20) + " MiB");
+}
+
+// Reads the weights of one step, checks them, and lets the step pack them.
+void add_step(Net& net, Source& source, ProgramStep& step) {
+  std::vector<Buffer> arrays;
+  for (const WeightRef& ref : step.weights) {
+    FloatArray& array = step.spec.weights.at(ref.key);
+    arrays.emplace_back(array.size);
+    const size_t bytes = array.size * sizeof(float);
+    source.read(ref.offset, arrays.back().data(), bytes);
+    if (crc32(arrays.back().data(), bytes) != ref.crc) {
+      bad_program("step " + step.spec.op + ": the checksum of weight '" + ref.key + "' does not match: it is damaged");
+    }
+    array.data = arrays.back().data();
+  }
+  try {
+    net.add_step(std::move(step.spec));
+  } catch (const std::invalid_argument& error) {
+    bad_program(error.what());
+  } catch (const std::out_of_range& error) {
+    bad_program(std::string("a step lacks an attribute: ") + error.what());
+  }
+}
+
+}  // namespace
+
+LoadedProgram load_program(Source& source, const LoadOptions& options) {
+  LoadedProgram loaded{read_program(source), nullptr};
+  Program& p = loaded.program;
+  check_host(p.isa);
+  const Memory memory = validate(p);
+  const uint64_t limit = options.memory_limit != 0 ? options.memory_limit : physical_memory();
+  check_memory(static_cast<uint64_t>(memory.weight_bytes) + static_cast<uint64_t>(memory.arena_bytes), limit);
+
+  const int threads = options.threads != 0 ? options.threads : std::min(p.threads, cpu_info().logical_cores);
+  loaded.net = std::make_unique<Net>(p.isa, threads);
+  Net& net = *loaded.net;
+  for (ProgramStep& step : p.steps) add_step(net, source, step);
+  size_t scratch = 0;
+  for (size_t i = 0; i < net.steps(); ++i) {
+    scratch = std::max({scratch, net.step(i).scratch_floats(1), net.step(i).scratch_floats(threads)});
+  }
+  check_memory(net.weight_bytes() + static_cast<uint64_t>(memory.arena_bytes) + scratch * sizeof(float), limit);
+  net.set_arena(static_cast<size_t>(p.arena_floats) + kSlack);
+  net.finish();
+  p.threads = threads;
+  p.steps.clear();
+  p.steps.shrink_to_fit();
+  return loaded;
+}
+
+}  // namespace fastcnn

@@ -1,0 +1,156 @@
+// Rules of the convolutions (runtime/steps/convolution.cpp, winograd.cpp, depthwise.cpp).
+#include <algorithm>
+
+#include "capi/rules.h"
+#include "kernels/direct/direct.h"
+#include "kernels/winograd/winograd.h"
+
+namespace fastcnn {
+namespace {
+
+constexpr int64_t kMostStep = 1 << 20;  // strides, dilations, paddings, kernel extents
+constexpr int64_t kMostPhases = 1 << 16;
+
+void known_tile(StepRule& r) {
+  const DirectKernels& kernels = direct_kernels(r.p.isa);
+  const int64_t tile = r.integer("tile", 1, 64), panel = r.integer("panel", 1, 64);
+  bool known = false;
+  for (int i = 0; i < kernels.config_count; ++i) {
+    known |= kernels.configs[i].tile == tile && kernels.configs[i].panel == panel;
+  }
+  r.require(known, "no such register tile on this instruction set");
+}
+
+// Inputs, a blocked output of the same batch, and a residual like it.
+void convolution_inputs(StepRule& r) {
+  const size_t count = r.epilogue(true, true);
+  r.inputs(count);
+  r.blocked(r.s.out);
+  r.same_batch(r.s.in[0], r.s.out);
+  if (count == 2) {
+    r.blocked(r.s.in[1]);
+    r.same_map(r.s.in[1], r.s.out);
+  }
+}
+
+void direct_attributes(StepRule& r) {
+  known_tile(r);
+  const bool panels = r.word("split", {"pixels", "panels"}) == "panels";
+  r.integer("pixel_block", 1, INT32_MAX / 2);
+  r.integer("sum_terms", 1, 1 << 24);
+  const bool compensated = r.integer("compensated", 0, 1, 0) != 0;
+  r.require(!r.sixteen_bits() || (panels && !compensated), "16-bit weights go with split panels and plain sums");
+}
+
+// Floats of direct weights: channel blocks as they are read and written, and zeros between narrow groups.
+int64_t direct_floats(const StepRule& r, int64_t groups, int64_t taps) {
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  const int64_t in_lanes = in.blocked ? r.p.lanes : 1;
+  int64_t usable = 1;
+  for (int64_t g = in.blocked ? groups : 1; g > 1; --g) {
+    if (groups % g == 0 && in.c / g % r.p.lanes == 0 && out.c / g % r.p.lanes == 0) {
+      usable = g;
+      break;
+    }
+  }
+  return bounded_product({static_cast<int64_t>(out.blocks) * r.p.lanes, in.blocks * in_lanes, taps}) / usable +
+         bounded_product({in.blocks, taps});  // and the offsets
+}
+
+}  // namespace
+
+int64_t direct_rule(StepRule& r) {
+  convolution_inputs(r);
+  direct_attributes(r);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  const FloatArray& w = r.weight("weight", 4);
+  const int64_t groups = r.integer("groups", 1, std::min(in.c, out.c));
+  r.require(in.c % groups == 0 && out.c % groups == 0, "groups do not divide the channels");
+  r.require(in.blocked || groups == 1, "groups need a channel-blocked map");
+  r.require(w.shape[0] == out.c && w.shape[1] == in.c / groups, "weight and channels differ");
+  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
+  const auto& stride = r.list("stride", 2, 1, kMostStep);
+  const auto& padding = r.list("padding", 4, 0, kMostStep);
+  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
+  r.reach(out.h, stride[0], dilation[0], w.shape[2], padding[0], in.h, in.top, in.bottom);
+  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  return direct_floats(r, groups, w.shape[2] * w.shape[3]);
+}
+
+int64_t transposed_rule(StepRule& r) {
+  convolution_inputs(r);
+  direct_attributes(r);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.blocked(in);
+  const FloatArray& w = r.weight("weight", 4);
+  const int64_t groups = r.integer("groups", 1, std::min(in.c, out.c));
+  r.require(in.c % groups == 0 && out.c % groups == 0, "groups do not divide the channels");
+  r.require(w.shape[0] == in.c && w.shape[1] == out.c / groups, "weight and channels differ");
+  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
+  const auto& stride = r.list("stride", 2, 1, kMostStep);
+  const auto& padding = r.list("padding", 2, 0, kMostStep);
+  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
+  const int64_t size[2] = {in.h, in.w}, outs[2] = {out.h, out.w};
+  const int64_t before[2] = {in.top, in.left}, after[2] = {in.bottom, in.right};
+  int64_t phases = 1;
+  for (size_t axis = 0; axis < 2; ++axis) {
+    phases = bounded_product({phases, std::min(stride[axis], outs[axis])});
+    for (int64_t k = 0; k < w.shape[2 + axis]; ++k) {
+      // Output o takes input (o + padding - k * dilation) / stride where that divides: first and last such o.
+      const int64_t shift = padding[axis] - k * dilation[axis], step = stride[axis];
+      const int64_t first = ((-shift) % step + step) % step;
+      if (first >= outs[axis]) continue;
+      const int64_t last = first + (outs[axis] - 1 - first) / step * step;
+      r.require((first + shift) / step >= -before[axis] && (last + shift) / step <= size[axis] - 1 + after[axis],
+                "reads past the border of its input");
+    }
+  }
+  const int64_t taps = w.shape[2] * w.shape[3];
+  r.require(phases <= kMostPhases && bounded_product({phases, taps}) <= kMostPhases * 1024, "too many phases");
+  return direct_floats(r, groups, taps + phases);
+}
+
+int64_t winograd_rule(StepRule& r) {
+  convolution_inputs(r);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.blocked(in);
+  const FloatArray& w = r.weight("weight", 4);
+  const int64_t m = r.integer("m", 2, 16), kernel = w.shape[2], t = m + kernel - 1;
+  r.require(w.shape[3] == kernel && kernel <= 16 &&
+                find_winograd(r.p.isa, static_cast<int>(m), static_cast<int>(kernel)) != nullptr,
+            "there is no such Winograd form");
+  r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
+  r.list("stride", 2, 1, 1);
+  r.list("dilation", 2, 1, 1);
+  r.integer("groups", 1, 1);
+  r.word("split", {"tiles", "panels"});
+  r.sixteen_bits();
+  const auto& padding = r.list("padding", 4, 0, kMostStep);
+  r.require(
+      out.h == in.h + padding[0] + padding[2] - kernel + 1 && out.w == in.w + padding[1] + padding[3] - kernel + 1,
+      "map and padding differ");
+  const int64_t tiles = bounded_product({out.n, (out.h + m - 1) / m, (out.w + m - 1) / m});
+  constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
+  r.integer("chunk", 1, tiles + kGroup);
+  return bounded_product(
+      {t, t, static_cast<int64_t>(in.blocks) * r.p.lanes, static_cast<int64_t>(out.blocks) * r.p.lanes});
+}
+
+int64_t depthwise_rule(StepRule& r) {
+  convolution_inputs(r);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.blocked(in);
+  const FloatArray& w = r.weight("weight", 4);
+  r.require(in.c == out.c && w.shape[0] == in.c && w.shape[1] == 1, "needs one filter per channel");
+  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
+  r.integer("groups", in.c, in.c);
+  r.word("split", {"rows", "planes"});
+  const auto& stride = r.list("stride", 2, 1, kMostStep);
+  const auto& padding = r.list("padding", 4, 0, kMostStep);
+  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
+  r.reach(out.h, stride[0], dilation[0], w.shape[2], padding[0], in.h, in.top, in.bottom);
+  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  return bounded_product({out.blocks, r.p.lanes, w.shape[2], w.shape[3]});
+}
+
+}  // namespace fastcnn
