@@ -24,6 +24,7 @@ from fastcnn.engine.run.segments import Segment, cut
 
 if TYPE_CHECKING:
     from fastcnn.artifact import FileReport
+    from fastcnn.engine.program import ProgramReport
 
 logger = logging.getLogger("fastcnn")
 
@@ -171,6 +172,31 @@ class CompiledNet:
             shapes=self._example, choices=self.plan.choices(), error=self.plan.error,
         )  # fmt: skip
         return save_graph(path, self.graph, plan_hint=hint, meta={**self.meta, **meta})
+
+    def export(self, path: str | Path, *shapes: Sequence[int]) -> ProgramReport:
+        """Write a program for the C library (``fastcnn.h``): this net for one set of input shapes.
+
+        Parameters
+        ----------
+        path : str or Path
+            Usually ``.fcp``. It runs on machines with this net's instruction set; its thread count is a default.
+        *shapes : sequence of int, optional
+            One per input; the example's if none is given.
+
+        Raises
+        ------
+        GraphError
+            (a ValueError) If a step runs in torch, or the shapes do not fit.
+        ArtifactError
+            (a ValueError) If the file cannot be written; nothing half-written is left.
+        """
+        from fastcnn.engine.program import write_program
+
+        self.graph.to_json()  # names a torch step
+        wanted = tuple(tuple(int(n) for n in shape) for shape in shapes) or self._example
+        (planned,) = self._shape_plan(wanted).planned
+        assert planned is not None
+        return write_program(path, self.graph, planned)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{v.name} {v.shape}" for v in self.graph.inputs)

@@ -1,0 +1,112 @@
+"""Small graphs that together use every native step, with the attributes and layouts the planner gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastcnn.engine.graph import Graph
+from tests.engine.nets import Maker
+
+
+def residual_net() -> Graph:
+    """Winograd, direct, a residual, a pool over the map, a linear layer, softmax."""
+    make = Maker(1, (2, 3, 20, 20))
+    x = make.op("relu", make.conv("x0", 3, 32, 3))
+    y = make.op("relu", make.conv(x, 32, 32, 3))
+    y = make.op("relu", make.op("add", make.conv(y, 32, 32, 3), x))
+    y = make.op("max_pool2d", y, kernel_size=[3, 3], stride=[2, 2], padding=[1] * 4, dilation=[1, 1], ceil_mode=False)
+    y = make.op("mean", y, dims=[2, 3], keepdim=False)
+    y = make.op("linear", y, params={"weight": make.normal(10, 32), "bias": make.normal(10)})
+    return make.graph(make.op("softmax", y, dim=1))
+
+
+def mobile_net() -> Graph:
+    """Depthwise, squeeze and excite, hard-swish, groups of whole and of partial vectors, two outputs."""
+    make = Maker(2, (1, 3, 17, 17))
+    x = make.op("hardswish", make.conv("x0", 3, 48, 3, stride=2))
+    y = make.op("clamp", make.conv(x, 48, 48, 5, groups=48), min=0.0, max=6.0)
+    gate = make.op("mean", y, dims=[2, 3], keepdim=True)
+    gate = make.op("hardsigmoid", make.conv(gate, 48, 48, 1))
+    y = make.op("mul", y, gate)
+    y = make.op("silu", make.conv(y, 48, 48, 3, groups=3))
+    z = make.op("leaky_relu", make.conv(y, 48, 12, 3, groups=6, dilation=2), negative_slope=0.1)
+    return make.graph(z, make.op("prelu", y, params={"weight": make.normal(48)}))
+
+
+def unet() -> Graph:
+    """Transposed convolution, concat with and without a copy, resize, slices, pads."""
+    make = Maker(3, (1, 5, 16, 24))
+    x = make.op("relu", make.conv("x0", 5, 19, 3))
+    down = make.op(
+        "avg_pool2d", x, kernel_size=[2, 2], stride=[2, 2], padding=[0] * 4, ceil_mode=False, count_include_pad=False,
+        divisor_override=None,
+    )  # fmt: skip
+    up = make.op(
+        "conv_transpose2d", down, params={"weight": make.normal(19, 16, 3, 3), "bias": make.normal(16)}, stride=[2, 2],
+        padding=[1, 1], output_padding=[1, 1], dilation=[1, 1], groups=1,
+    )  # fmt: skip
+    y = make.op("concat", up, x, up, dim=1)
+    y = make.op("slice", y, dim=3, start=1, end=23, step=2)
+    y = make.op("pad", y, pads=[[0, 0], [0, 0], [1, 2], [3, 0]], value=0.5)
+    y = make.op("resize", y, size=[9, 31], scale=None, mode="bilinear", align_corners=False)
+    y = make.op("mul_scalar", make.op("exp", make.conv(y, 51, 7, 1)), value=0.5)
+    return make.graph(make.op("local_response_norm", y, size=3, alpha=0.1, beta=0.75, k=1.0))
+
+
+def shuffle() -> Graph:
+    """Plain memory: permute, reshape, constants, broadcasting, reductions, a batch of vectors."""
+    make = Maker(4, (2, 8, 6, 6), (2, 8))
+    y = make.op("reshape", "x0", shape=[0, 2, 4, 36])
+    y = make.op("permute", y, dims=[0, 2, 1, 3])
+    y = make.op("mul", y, make.op("constant", params={"value": make.normal(1, 4, 1, 36)}))
+    y = make.op("mean", y, dims=[2], keepdim=False)
+    y = make.op("log_softmax", make.op("add_scalar", y, value=0.25), dim=1)
+    z = make.op("tanh", make.op("linear", "x1", params={"weight": make.normal(5, 8), "bias": make.normal(5)}))
+    return make.graph(y, make.op("concat", z, z, dim=0))
+
+
+def wave() -> Graph:
+    """One dimension."""
+    make = Maker(5, (2, 9, 40))
+    params = {"weight": make.normal(17, 9, 5), "bias": make.normal(17)}
+    y = make.op("gelu", make.op(
+        "conv1d", "x0", params=params, stride=[2], padding=[2, 2], dilation=[1], groups=1
+    ), approximate="none")  # fmt: skip
+    return make.graph(
+        make.op("max_pool1d", y, kernel_size=[3], stride=[2], padding=[1, 1], dilation=[1], ceil_mode=True)
+    )
+
+
+def norms() -> Graph:
+    """Normalisations and what attention needs."""
+    make = Maker(6, (2, 12, 7, 5))
+    y = make.op("group_norm", make.conv("x0", 12, 12, 3), groups=4, eps=1e-5,
+                params={"weight": make.normal(12), "bias": make.normal(12)})  # fmt: skip
+    y = make.op("sqrt", make.op("abs", y))
+    rows = make.op("reshape", y, shape=[0, 12, 35])
+    rows = make.op("layer_norm", rows, axes=1, eps=1e-5, params={"weight": make.normal(35), "bias": make.normal(35)})
+    product = make.op("matmul", rows, make.op("permute", rows, dims=[0, 2, 1]))
+    picked = make.op("index_select", product, dim=1, indices=[3, 0, 11, 3])
+    return make.graph(make.op("amax", picked, dims=[2], keepdim=False), make.op("sum", rows, dims=[1], keepdim=True))
+
+
+def unpool() -> Graph:
+    """Max pooling and back, with an edge pad and a second reader."""
+    make = Maker(7, (1, 9, 12, 12))
+    x = make.op("relu", make.conv("x0", 9, 9, 3))
+    window = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0] * 4}
+    pooled = make.op("max_pool2d", x, **window, dilation=[1, 1], ceil_mode=False)
+    y = make.op("max_unpool2d", make.op("sigmoid", pooled), x, **window, ceil_mode=False)
+    return make.graph(make.op("edge_pad2d", y, padding=[2, 1, 0, 3], mode="reflect"))
+
+
+CASES: dict[str, Callable[[], Graph]] = {
+    case.__name__: case for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool)
+}
+
+
+def inputs_of(graph: Graph, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs]
