@@ -149,6 +149,8 @@ def _planned(
     if origin == "tuned":
         tuned = tuning.tune(built, inputs, progress=progress)
         seconds = tuned.seconds
+        if key is not None:  # before the budget, which depends on weights, as the key does not
+            store_choices(key, _choices(built))
     error = known_error if reorders else None
     as_saved = error is not None
     if reference is not None:
@@ -157,8 +159,6 @@ def _planned(
     step_ms = None
     if how == "tune":
         step_ms = np.median(tuning.profile(built, inputs, 5), axis=1) * 1e3
-        if key is not None and origin == "tuned":
-            store_choices(key, _choices(built))
     plan = _describe(built, target, tolerance, input_shapes, origin, notes, error, own_error, step_ms, seconds)
     plan = plan.with_(error_as_saved=as_saved)
     return Planned(plan, built)
