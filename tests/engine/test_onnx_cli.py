@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,11 @@ def test_the_float64_outputs_of_a_file(here: Path) -> None:
         expected = np.stack([run_graph(graph, {"x": batch})[0] for batch in x])
         assert exact.shape == expected.shape == (2, 3, 10)
         assert np.abs(exact - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+def test_the_guide_names_every_operation() -> None:
+    from fastcnn.engine.onnx_import.registry import HANDLERS
+
+    text = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "onnx.md").read_text(encoding="utf-8")
+    table = text.partition("| | operations |")[2].partition("\n\n")[0]
+    assert set(HANDLERS) == set(re.findall(r"`(\w+)`", table))

@@ -156,6 +156,7 @@ CASES: dict[str, Any] = {
     "matmul-3d": single("MatMul", ("N", 4, 6), rand(6, 5)),
     "matmul-vector": single("MatMul", ("N", 4, 6), rand(6)),
     "matmul-batch-of-one": single("MatMul", ("N", 4, 6), rand(1, 6, 5)),
+    "matmul-computed": model([node("Transpose", "x", "t", perm=[0, 2, 1]), node("MatMul", "x t")], {"x": ("N", 4, 6)}),
     "matmul-bias": model(
         [node("MatMul", "x w", "h"), node("Add", "h b")], {"x": ROW}, constants={"w": rand(6, 5), "b": rand(5)}
     ),
@@ -170,6 +171,11 @@ CASES: dict[str, Any] = {
     "batch-norm-opset9": single("BatchNormalization", LINE, rand(6), rand(6), rand(6), abs(rand(6)) + 0.5, opset=9),
     "lrn": single("LRN", IMAGE, size=3),
     "lrn-numbers": single("LRN", IMAGE, size=5, alpha=0.2, beta=0.5, bias=2.0),
+    "instance-norm": single("InstanceNormalization", IMAGE, rand(6), rand(6, seed=2), epsilon=0.01),
+    "group-norm": single("GroupNormalization", IMAGE, rand(6), rand(6, seed=2), num_groups=3, opset=21),
+    "layer-norm": single("LayerNormalization", ("N", 5, 8), rand(8), rand(8, seed=2)),
+    "layer-norm-axes": single("LayerNormalization", IMAGE, rand(6, 8, 10), axis=1, epsilon=0.1),
+    "layer-norm-spread": single("LayerNormalization", IMAGE, rand(1), rand(10), axis=-2),
     "lrn-chain": lrn_chain(3),
     "lrn-chain-even": lrn_chain(4),
     "lrn-chain-of-a-line": lrn_chain(3, LINE),
@@ -218,6 +224,9 @@ CASES: dict[str, Any] = {
         [node("Relu", "x", "h"), node("ReduceMean", "h", noop_with_empty_axes=1)], {"x": IMAGE}, opset=18
     ),
     "reduce-sum-channels": single("ReduceSum", IMAGE, i64(1), keepdims=0),
+    "reduce-sum": single("ReduceSum", IMAGE, i64(2, 3)),
+    "reduce-sum-all-but-batch": single("ReduceSum", IMAGE, i64(1, 2, 3), keepdims=0),
+    "reduce-max-channels": single("ReduceMax", IMAGE, axes=[1]),
     "reduce-max": single("ReduceMax", IMAGE, axes=[2, 3], keepdims=0),
     # -- activations
     "relu": single("Relu", IMAGE),
@@ -307,6 +316,10 @@ CASES: dict[str, Any] = {
     "neg": single("Neg", IMAGE),
     "reciprocal": model([node("Exp", "x", "h"), node("Reciprocal", "h")], {"x": IMAGE}),
     "pow-2": single("Pow", IMAGE, N(2.0, np.float32)),
+    "root": model([node("Abs", "x", "a"), node("Sqrt", "a")], {"x": IMAGE}),
+    "power-of-a-half": model(
+        [node("Abs", "x", "a"), node("Pow", "a half")], {"x": IMAGE}, constants={"half": N(0.5, np.float32)}
+    ),
     "pow-3": single("Pow", IMAGE, N(3, np.int64)),
     "sum": model([node("Relu", "x", "h"), node("Sum", "x h c x")], {"x": IMAGE}, constants={"c": rand(6, 1, 1)}),
     "mean": model([node("Relu", "x", "h"), node("Mean", "x h")], {"x": IMAGE}),
@@ -352,6 +365,9 @@ CASES: dict[str, Any] = {
     "pad-cut": single("Pad", IMAGE, i64(0, 0, -1, 1, 0, 0, 2, -3)),
     "pad-axes": single("Pad", IMAGE, i64(1, 2, 3, 4), None, i64(3, -2), opset=18),
     "pad-attributes": single("Pad", IMAGE, opset=10, pads=[0, 0, 1, 0, 0, 0, 0, 2], value=-1.0),
+    "pad-reflect": single("Pad", IMAGE, i64(0, 0, 1, 2, 0, 0, 3, 0), mode="reflect"),
+    "pad-edge": single("Pad", IMAGE, i64(0, 0, 1, 2, 0, 0, 3, 0), mode="edge"),
+    "pad-reflect-line": single("Pad", LINE, i64(0, 0, 2, 0, 0, 1), mode="reflect"),
     "pad-conv": model(
         [node("Pad", "x p", "h"), node("Conv", "h w")],
         {"x": IMAGE},

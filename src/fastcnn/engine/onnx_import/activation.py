@@ -30,6 +30,8 @@ for _onnx, _op in {
     "Mish": "mish",
     "Softplus": "softplus",
     "Exp": "exp",
+    "Sqrt": "sqrt",
+    "Abs": "abs",
 }.items():
     lowers(_onnx)(_plain(_op))
 

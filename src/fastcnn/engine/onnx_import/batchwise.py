@@ -28,6 +28,11 @@ _ALWAYS = ACTIVATIONS | {
     "add_scalar",
     "mul_scalar",
     "resize",
+    "edge_pad2d",
+    "group_norm",
+    "layer_norm",
+    "sqrt",
+    "abs",
 }
 """Ops that keep axis 0 apart whatever their attributes."""
 _BINARY = ("add", "sub", "mul", "div")
@@ -54,12 +59,14 @@ def _keeps_batch(node: Node, shapes: Mapping[str, Shape], constants: set[str]) -
         return _broadcasts(node, shapes, constants)
     if any(name in constants for name in node.inputs):
         return False
-    if node.op in ("softmax", "log_softmax", "concat", "slice"):
+    if node.op in ("softmax", "log_softmax", "concat", "slice", "index_select"):
         return bool(a["dim"] > 0)
-    if node.op == "mean":
+    if node.op in ("mean", "sum", "amax"):
         return 0 not in a["dims"]
     if node.op == "linear":
         return len(shapes[x]) > 1
+    if node.op == "matmul":
+        return all(len(shapes[name]) > 2 for name in node.inputs)
     if node.op == "pad":
         return not any(a["pads"][0])
     if node.op == "permute":

@@ -16,10 +16,10 @@ from fastcnn.engine.onnx_import.walk import Walk
 
 @lowers("Pad")
 def pad(lower: Walk, call: Call) -> str:
-    """Constant padding; negative amounts cut."""
+    """Constant, mirrored or repeated padding; negative amounts cut."""
     x, mode = lower.value(call.given(0, "data")), call.text("mode", "constant")
-    if mode != "constant":
-        raise Unsupported(f"its mode is {mode!r}; only 'constant' is supported")
+    if mode not in ("constant", "reflect", "edge"):
+        raise Unsupported(f"its mode is {mode!r}; constant, reflect and edge are supported")
     rank, amounts = lower.rank(x), call.attr_or_input("pads", 1)
     value = call.number("value", 0.0) if call.has("value") else call.scalar_input(2, "value")
     given = call.int_input(3, "axes")
@@ -35,7 +35,19 @@ def pad(lower: Walk, call: Call) -> str:
         pads[dim] = [max(before, 0), max(after, 0)]
     if not any(map(any, pads)):
         return x
+    if mode != "constant":
+        return _edge_pad(lower, x, pads, "reflect" if mode == "reflect" else "replicate")
     return lower.emit("pad", [x], attrs={"pads": pads, "value": float(value or 0.0)})
+
+
+def _edge_pad(lower: Walk, x: str, pads: list[list[int]], mode: str) -> str:
+    rank = lower.rank(x)
+    if rank not in (3, 4) or any(pads[0]) or any(pads[1]):
+        raise Unsupported(f"it mirrors or repeats other axes than those of the image: pads {pads}")
+    (top, bottom), (left, right) = ([0, 0], pads[2]) if rank == 3 else pads[2:]
+    y = add_axis(lower, x, 2) if rank == 3 else x
+    y = lower.emit("edge_pad2d", [y], attrs={"padding": [top, left, bottom, right], "mode": mode})
+    return drop_axis(lower, y, 2) if rank == 3 else y
 
 
 @lowers("Resize", "Upsample")

@@ -130,13 +130,15 @@ def reciprocal(lower: Walk, call: Call) -> str:
 
 @lowers("Pow")
 def pow_(lower: Walk, call: Call) -> Value:
-    """Small whole powers, as products."""
+    """Small whole powers as products, a half as the root."""
     x, exponent = lower.value(call.given(0, "X")), call.scalar_input(1, "exponent")
+    if exponent == 0.5:
+        return lower.emit("sqrt", [x])
     if exponent not in (1.0, 2.0, 3.0, 4.0):
         norm = None if exponent is None else norm_power(lower, x, shortest(exponent))
         if norm is not None:
             return norm
-        raise Unsupported(f"its exponent is {exponent}; the powers 1 to 4 are supported")
+        raise Unsupported(f"its exponent is {exponent}; the powers 1 to 4 and 0.5 are supported")
     if exponent == 1.0:
         return x
     squared = lower.emit("mul", [x, x])

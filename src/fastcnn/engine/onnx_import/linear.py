@@ -1,4 +1,4 @@
-"""Gemm and MatMul with a constant matrix."""
+"""Gemm and MatMul."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def _bias(lower: Walk, shift: object, beta: float, outputs: int) -> Constant | N
 
 @lowers("MatMul")
 def matmul(lower: Walk, call: Call) -> str:
-    """x @ W with a constant matrix (or vector) W."""
+    """x @ W with a constant matrix (or vector) W, or two computed stacks of matrices."""
     x, matrix = call.given(0, "A"), call.given(1, "B")
     if not isinstance(matrix, Constant):
         if isinstance(x, Constant):
             raise Unsupported("its first operand is the constant one; only x @ W with a constant W is supported")
-        raise Unsupported("both operands are computed from the net's input; only x @ W with a constant W is supported")
+        return lower.emit("matmul", [lower.value(x), matrix])
     name, array = lower.value(x), matrix.array
     while array.ndim > 2 and array.shape[0] == 1 and lower.rank(name) >= array.ndim:
         array = array[0]  # batch axes of extent 1 broadcast

@@ -89,11 +89,7 @@ def global_average_pool(lower: Walk, call: Call) -> str:
 def global_max_pool(lower: Walk, call: Call) -> str:
     """Maximum over the image."""
     x = lower.value(call.given(0, "X"))
-    return _global_max(lower, x, spatial_axes(call, lower.shape(x)))
-
-
-def _global_max(lower: Walk, x: str, spatial: int) -> str:
-    if spatial == 2:
+    if spatial_axes(call, lower.shape(x)) == 2:
         return lower.emit("adaptive_max_pool2d", [x], attrs={"output_size": [1, 1]})
     y = lower.emit("adaptive_max_pool2d", [add_axis(lower, x, 2)], attrs={"output_size": [1, 1]})
     return drop_axis(lower, y, 2)
@@ -106,36 +102,9 @@ def _dims(lower: Walk, call: Call, x: str) -> list[int]:
     return sorted(axes(dims, lower.rank(x)))
 
 
-@lowers("ReduceMean")
-def reduce_mean(lower: Walk, call: Call) -> str:
-    """Mean over some or all axes."""
+@lowers("ReduceMean", "ReduceSum", "ReduceMax")
+def reduce(lower: Walk, call: Call) -> str:
+    """Mean, sum or maximum over some or all axes."""
     x = lower.value(call.given(0, "data"))
-    dims = _dims(lower, call, x)
-    return lower.emit("mean", [x], attrs={"dims": dims, "keepdim": call.flag("keepdims", True)}) if dims else x
-
-
-@lowers("ReduceSum")
-def reduce_sum(lower: Walk, call: Call) -> str:
-    """Sum over the channels, as mean times their count (the only count that no image size changes)."""
-    x = lower.value(call.given(0, "data"))
-    dims = _dims(lower, call, x)
-    if not dims:
-        return x
-    if dims != [1]:
-        raise Unsupported(f"it sums over axes {dims}; only a sum over the channels (axis 1) is supported")
-    y = lower.emit("mean", [x], attrs={"dims": dims, "keepdim": call.flag("keepdims", True)})
-    return lower.emit("mul_scalar", [y], attrs={"value": float(lower.shape(x)[1])})
-
-
-@lowers("ReduceMax")
-def reduce_max(lower: Walk, call: Call) -> str:
-    """Maximum over the whole image."""
-    x = lower.value(call.given(0, "data"))
-    dims, rank = _dims(lower, call, x), lower.rank(x)
-    if rank not in (3, 4) or dims != list(range(2, rank)):
-        raise Unsupported(f"it takes the maximum over axes {dims}; only over the whole image is supported")
-    y = _global_max(lower, x, rank - 2)
-    if not call.flag("keepdims", True):
-        for dim in reversed(dims):
-            y = drop_axis(lower, y, dim)
-    return y
+    dims, op = _dims(lower, call, x), {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax"}[call.op]
+    return lower.emit(op, [x], attrs={"dims": dims, "keepdim": call.flag("keepdims", True)}) if dims else x

@@ -19,7 +19,7 @@ from fastcnn.engine.onnx_import.registry import Call, Constant, Value, axes, axi
 from fastcnn.engine.onnx_import.walk import Walk
 
 MAX_PARTS = 256
-"""Slices that one Gather may become."""
+"""Copies that one Tile may make of an axis, and the largest block of pixels."""
 
 
 def _reshape(lower: Walk, x: str, target: list[int]) -> str:
@@ -180,16 +180,17 @@ def gather(lower: Walk, call: Call) -> str:
     extent = lower.shape(x)[dim]
     if indices.dtype.kind not in "iu" or indices.size == 0:
         raise Damaged(f"its indices are {indices.dtype} of shape {indices.shape}")
-    if indices.ndim > 1 or indices.size > MAX_PARTS:
-        raise Unsupported(f"its indices have shape {indices.shape}; one, or a list of up to {MAX_PARTS}, is supported")
+    if indices.ndim > 1:
+        raise Unsupported(f"its indices have shape {indices.shape}; one, or a list, is supported")
     chosen = [axis(int(i), extent) for i in indices.reshape(-1)]
     if indices.ndim == 0:
         return drop_axis(lower, cut(lower, x, dim, chosen[0], chosen[0] + 1), dim)
     steps = set(np.diff(chosen).tolist())
     if len(steps) <= 1 and (step := next(iter(steps), 1)) > 0:
         return cut(lower, x, dim, chosen[0], chosen[-1] + 1, step)
-    parts = [cut(lower, x, dim, i, i + 1) for i in chosen]
-    return lower.emit("concat", parts, attrs={"dim": dim})
+    if dim == 0:
+        raise Unsupported("it picks pictures of the batch")
+    return lower.emit("index_select", [x], attrs={"dim": dim, "indices": chosen})
 
 
 @lowers("Tile")
