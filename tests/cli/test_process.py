@@ -133,7 +133,7 @@ def test_nothing_but_json_on_stdout(program: Run, tmp_path: Path) -> None:
 
 
 def test_help_and_version(program: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ("demo", "compile", "compress", "run", "bench", "inspect", "methods", "doctor")
+    commands = ("demo", "compile", "compress", "run", "bench", "export", "inspect", "methods", "doctor")
     top = program("--help")
     assert top.returncode == 0
     assert all(command in top.stdout for command in commands)

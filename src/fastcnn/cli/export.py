@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from fastcnn.cli.compile import compile_model
+from fastcnn.cli.compile import DEFAULT_SHAPE, compile_model
 from fastcnn.cli.errors import CliError
-from fastcnn.cli.model import is_file, model_file, torch_model
+from fastcnn.cli.model import is_file, is_onnx, model_file, onnx_file, torch_model
 from fastcnn.cli.options import (
     OUT_HELP,
     JsonOption,
@@ -24,7 +24,9 @@ from fastcnn.cli.output import emit, plain
 
 
 def export_command(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="FILE.fcnn, or package.module:callable")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="FILE.fcnn, FILE.onnx or package.module:callable")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.fcp", help=OUT_HELP)] = None,
     shape: Annotated[
         list[str] | None,
@@ -74,9 +76,10 @@ def _open(
     allowed = None if tolerance is None else parse_tolerance(tolerance)
     if not is_file(model):
         if len(shapes) > 1:
-            raise CliError("--shape is given twice for a torch model", hint="compile it in Python and call net.export")
-        example = shapes[0] if shapes else (1, 3, 224, 224)
-        return compile_model(torch_model(model, weights), example, threads=threads, tolerance=allowed or "fp32")
+            raise CliError("--shape is given twice for a model", hint="compile it in Python and call net.export")
+        net: Any = onnx_file(model, weights) if is_onnx(model) else torch_model(model, weights)
+        example = shapes[0] if shapes else None if is_onnx(model) else parse_shape(DEFAULT_SHAPE)
+        return compile_model(net, example, threads=threads, tolerance=allowed or "fp32", strict=True)
     if weights is not None:
         raise CliError(f"--weights {weights!r} with a .fcnn file, which holds its weights", hint="leave --weights out")
     if plan not in ("saved", "tune", "heuristic"):
