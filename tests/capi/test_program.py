@@ -13,14 +13,14 @@ import pytest
 import fastcnn as fc
 from fastcnn import _native
 from fastcnn.artifact import ArtifactError
-from fastcnn.engine.graph.graph import GraphError
+from fastcnn.engine.graph.graph import Graph, GraphError
 from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.program import ProgramReport
 from fastcnn.engine.run.net import CompiledNet
 from tests.capi import library
 from tests.capi.cases import CASES, inputs_of
 from tests.capi.library import LIB, Net, Refused
-from tests.engine.nets import ISAS, compiled, native
+from tests.engine.nets import ISAS, Maker, compiled, native
 
 
 def ops_of(net: CompiledNet) -> set[str]:
@@ -45,6 +45,31 @@ def test_the_cases_use_every_step_of_the_runtime() -> None:
     """A new step needs a rule in native/capi and a place in tests/capi/cases.py."""
     used = set().union(*(ops_of(compiled(make(), "scalar")) for make in CASES.values()))
     assert used == set(_native.step_ops())
+
+
+def heavy_net() -> Graph:
+    """Layers that wait for their weights: 16-bit candidates, direct and Winograd."""
+    make = Maker(8, (1, 128, 9, 9))
+    x = make.op("relu", make.conv("x0", 128, 128, 3))
+    x = make.op("relu", make.conv(x, 128, 128, 5, stride=2))
+    x = make.op("mean", x, dims=[2, 3], keepdim=False)
+    return make.graph(make.op("linear", x, params={"weight": make.normal(1100, 128), "bias": make.normal(1100)}))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_candidate_of_the_planner(threads: int, tmp_path: Path) -> None:
+    """What tuning may choose, the C library takes, and computes as Python does."""
+    net = compiled(heavy_net(), ISAS[-1], threads)
+    built, inputs, labels = native(net), inputs_of(net.graph), set()
+    for index, draft in enumerate(built.lowered.drafts):
+        for candidate in draft.candidates if len(draft.candidates) > 1 else ():
+            built.replace(index, candidate)
+            built.net.finish()
+            net.export(tmp_path / "net.fcp")
+            (got,) = Net(tmp_path / "net.fcp").run(*inputs)
+            assert np.array_equal(got, net.run(inputs)[0]), candidate.label
+            labels.add(candidate.label.partition(":")[0])
+    assert {"direct", "direct_i16", "winograd"} <= labels
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -93,8 +118,6 @@ def test_an_unmeasured_error_is_nan(tmp_path: Path) -> None:
 
 
 def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
-    from tests.engine.nets import Maker
-
     make = Maker(0, (1, 64, 8, 8))
     x = make.conv("x0", 64, 64, 3, bias=False)
     key = make.nodes[0].params["weight"]
