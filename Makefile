@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamps
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := $(shell find native cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-slow check format bench bench-exact docs build clean fuzz
+.PHONY: demo test test-slow check format bench bench-exact docs build clean fuzz coverage
 
 $(STAMP)/venv:
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +67,11 @@ bench-exact: $(STAMP)/build
 	mkdir -p benchmarks/results
 	$(PY) -m fastcnn bench --suite exact --threads 2 --out benchmarks/results/exact.json; code=$$?; \
 	if [ $$code -le 1 ]; then $(PY) tools/readme_table.py benchmarks/results/exact.json || exit; fi; exit $$code
+
+coverage: $(STAMP)/build
+	mkdir -p benchmarks/results
+	$(PY) -m fastcnn.reproduction.zoo --out benchmarks/results/zoo.json
+	$(PY) tools/coverage_page.py benchmarks/results/zoo.json
 
 docs: $(STAMP)/build
 	$(PY) tools/extras.py docs | xargs -d '\n' $(PY) -m pip install -q -c requirements/constraints.txt

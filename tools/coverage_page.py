@@ -23,7 +23,7 @@ Third-party nets of [pytorchcv](https://pypi.org/project/pytorchcv/), compiled s
 Error is per picture max|y − y64| / max|y64| over an output, worst picture and output, y64 being the net in float64 on
 the same pictures; torch's own error in float32 stands beside it. Weights are random; batch norm is settled first, so
 that activations have unit size and the output depends on the picture. Tolerance `fp32`, plans by rules of thumb, one
-thread, batch {batch}; {cpu}, {isa}, torch {torch}, commit {commit}.
+thread, batch {batch}. Nets for detection and pose return heat maps. {cpu}, {isa}, torch {torch}, commit {commit}.
 
 `python -m fastcnn.reproduction.zoo --out benchmarks/results/zoo.json` measures it again, one net per process, and goes
 on where it stopped; `python tools/coverage_page.py benchmarks/results/zoo.json` writes this page.
@@ -43,13 +43,13 @@ def page(document: dict[str, Any]) -> str:
         native = [net for net in nets if net["status"] == "native"]
         others = [net for net in nets if net["status"] != "native"]
         isa = ", ".join(dict.fromkeys(net["isa"] for net in native))
-        commit = str(document["commit"])
+        commit, limit = str(document["commit"]), document["gates"]["max_error"]
         lines = [
             INTRODUCTION.format(
                 native=len(native),
                 tried=len(nets),
                 families=len({net["family"] for net in native}),
-                limit=document["gates"]["max_error"],
+                limit=limit,
                 batch=settings["batch"],
                 cpu=host["cpu"],
                 isa=isa,
@@ -68,7 +68,7 @@ def page(document: dict[str, Any]) -> str:
         ]
         if others:
             lines += ["", "## Not native", "", "| family | net | why |", "|---|---|---|"]
-            lines += [f"| {net['family']} | {net['net']} | {_reason(net)} |" for net in others]
+            lines += [f"| {net['family']} | {net['net']} | {_reason(net, limit)} |" for net in others]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"this is no record of the zoo: {error!r}") from error
     return "\n".join(lines) + "\n"
@@ -78,9 +78,10 @@ def _shape(net: dict[str, Any]) -> str:
     return " × ".join(map(str, net["shape"]))
 
 
-def _reason(net: dict[str, Any]) -> str:
+def _reason(net: dict[str, Any], limit: float) -> str:
     if net["status"] == "inexact":
-        return f"error {net['error']:.1e} (torch {net['torch_error']:.1e})"
+        both = f"error {net['error']:.1e} (torch {net['torch_error']:.1e})"
+        return both + ("; so ill-conditioned that torch is no nearer" if net["torch_error"] > limit else "")
     text = " ".join(str(net["reason"]).split()).replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
     return text if len(text) <= 300 else text[:297] + "…"
 

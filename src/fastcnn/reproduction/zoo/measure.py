@@ -21,9 +21,6 @@ from fastcnn.reproduction.zoo.nets import ZooNet
 BATCH = 2
 SETTLE_PASSES = 2
 MAX_ERROR = 1e-4
-IMAGE_CHANNELS = 3
-LINE_FEATURES = 64
-"""Channels of the speech nets' input."""
 
 Arrays = list[npt.NDArray[Any]]
 
@@ -66,14 +63,16 @@ def build(net: ZooNet, *, seed: int = 0) -> tuple[nn.Module, tuple[int, ...]]:
     torch.manual_seed(seed)
     module = importlib.import_module(f"pytorchcv.models.{net.module}")
     model: nn.Module = getattr(module, net.name)(**net.arguments)
+    for name, buffer in model.named_buffers():
+        if name.rpartition(".")[2] == "index":  # CondenseNet: training fills them; all zero, they hide most channels
+            buffer.copy_(torch.randperm(len(buffer)))
     size = net.size or model.in_size
     assert isinstance(size, tuple)
+    shape = (BATCH, net.channels, *size)
     if len(size) == 1:
         model = _WholeLines(model)
-        settle(_Row(model), (BATCH, LINE_FEATURES, 1, *size), seed=seed, passes=SETTLE_PASSES)
-        return model.eval(), (BATCH, LINE_FEATURES, *size)
-    channels = getattr(model, "in_channels", None)
-    shape = (BATCH, channels if isinstance(channels, int) else IMAGE_CHANNELS, *size)
+        settle(_Row(model), (BATCH, net.channels, 1, *size), seed=seed, passes=SETTLE_PASSES)
+        return model.eval(), shape
     return settle(model, shape, seed=seed, passes=SETTLE_PASSES), shape
 
 
@@ -99,8 +98,8 @@ def measure(net: ZooNet, *, seed: int = 0) -> dict[str, Any]:
     Returns
     -------
     dict
-        net, family, module, parameters, shape; status: "native", "inexact" (beyond MAX_ERROR) or "refused" (with the
-        engine's reason); error and torch_error (both as :func:`worst_error`, the second of torch in float32);
+        net, family, module, parameters, shape, arguments; status: "native", "inexact" (beyond MAX_ERROR) or "refused"
+        (with the engine's reason); error and torch_error (both as :func:`worst_error`, the second of torch in float32);
         input_dependence (of the first output: 0 if it does not depend on the picture); steps; seconds of planning and
         first run.
     """
@@ -111,6 +110,7 @@ def measure(net: ZooNet, *, seed: int = 0) -> dict[str, Any]:
         "module": net.module,
         "parameters": sum(p.numel() for p in model.parameters()),
         "shape": list(shape),
+        "arguments": dict(net.arguments),
     }
     example, pictures = (torch.from_numpy(_pictures(shape, seed + k)) for k in (2, 3))
     began = time.perf_counter()
