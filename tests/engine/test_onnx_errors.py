@@ -117,6 +117,10 @@ UNSUPPORTED: dict[str, tuple[ModelProto, str]] = {
         single("Resize", IMAGE, None, scales(1, 1, 2, 2), nearest_mode="ceil"),
         r"nearest with coordinate_transformation_mode='half_pixel', nearest_mode='ceil' and scales \[2.0, 2.0\] is not",
     ),
+    "resize-asymmetric-rounded": (
+        single("Resize", IMAGE, None, scales(1, 1, 3, 2), coordinate_transformation_mode="asymmetric"),
+        r"mode='asymmetric', nearest_mode='round_prefer_floor' and scales \[3.0, 2.0\] is not supported",
+    ),
     "resize-half-pixel-fraction": (
         single("Resize", IMAGE, None, scales(1, 1, 1.5, 2)),
         r"nearest_mode='round_prefer_floor' and scales \[1.5, 2.0\] is not supported",
