@@ -243,6 +243,14 @@ def test_baked_sizes_are_refused_later_not_computed_wrongly() -> None:
         infer_shapes(graph, {name: (1, 3, 10, 8)})
 
 
+def test_a_ratio_of_two_sizes_is_no_constant() -> None:
+    """Both axes twice as large leave it as it was; the graph holds for the example's size alone."""
+    graph = capture(Call(lambda x: x * (x.shape[2] / x.shape[3])), torch.zeros(1, 3, 8, 8), strict=True)
+    assert graph.inputs[0].fixed == (2, 3)
+    product = capture(Call(lambda x: x.reshape(-1, 3, x.shape[2] * x.shape[3])), torch.zeros(1, 3, 8, 8), strict=True)
+    assert product.inputs[0].fixed == ()
+
+
 def test_pool_over_the_whole_image_serves_every_size() -> None:
     """The kernel comes from the image: written as a mean. A kernel of a fixed 8 stays a pool of 8."""
     computed = capture(Call(lambda x: F.avg_pool2d(x, x.size(3))), torch.zeros(1, 3, 8, 8), strict=True)

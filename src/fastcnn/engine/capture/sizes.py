@@ -37,7 +37,8 @@ def mark_fixed_axes(
     Otherwise, attempts, until one settles it: the image doubled (in every axis after the channels); the same, with
     average pools over the whole image written as means, which makes nets that compute the pool's size serve every size;
     the image a little larger, for nets whose head takes one map size only; the batch alone. The batch grows in each.
-    Tracing works on shapes, so a larger image costs no more.
+    What holds for the image as a whole must also hold for one with three times the width and twice the height, if the
+    model takes that: a ratio of two sizes is no constant. Tracing works on shapes, so a larger image costs no more.
     """
     numbers_taken = any(
         (node.op == "slice" and node.attrs["dim"] != 1)
@@ -47,28 +48,29 @@ def mark_fixed_axes(
     if not numbers_taken and not reads.spatial and not reads.batch:
         return lowering, graph
     if not any(len(value.shape) > 2 for value in graph.inputs) or (not numbers_taken and not reads.spatial):
-        batch = _trace(args, kwargs, export, lambda n: n)
+        batch = _trace(args, kwargs, export, lambda n, _: n)
         return lowering, _with_fixed(graph, batch=batch is None or not _same(graph, batch[1]), spatial=False)
-    for grow in (lambda n: 2 * n, lambda n: n + 3):
+    for grow in (lambda n, _: 2 * n, lambda n, _: n + 3):
         larger = _trace(args, kwargs, export, grow)
         if larger is None:
             continue
         if _same(graph, larger[1]) and not _undecided(graph, lowering, larger[0]):
-            return lowering, _with_fixed(graph, batch=False, spatial=False)
+            oblong = _trace(args, kwargs, export, lambda n, axis: axis * n)
+            return lowering, _with_fixed(graph, batch=False, spatial=oblong is not None and not _same(graph, oblong[1]))
         first = _lower(lowering.program, whole_pool_as_mean=True)
         second = _lower(larger[0].program, whole_pool_as_mean=True)
         if first and second and _same(first[1], second[1]) and not _undecided(first[1], first[0], second[0]):
             return first[0], _with_fixed(first[1], batch=False, spatial=False)
         break
-    batch = _trace(args, kwargs, export, lambda n: n)
+    batch = _trace(args, kwargs, export, lambda n, _: n)
     return lowering, _with_fixed(graph, batch=batch is None or not _same(graph, batch[1]), spatial=True)
 
 
-def _trace(args: Args, kwargs: Kwargs, export: Export, grow: Callable[[int], int]) -> tuple[Lowering, Graph] | None:
+def _trace(args: Args, kwargs: Kwargs, export: Export, grow: Callable[[int, int], int]) -> tuple[Lowering, Graph] | None:
     """Trace with a larger batch and grown axes 2 and up; None where the model refuses."""
 
     def grown(tensor: torch.Tensor) -> torch.Tensor:
-        extents = [n + 1 if i == 0 else grow(n) if i > 1 else n for i, n in enumerate(tensor.shape)]
+        extents = [n + 1 if i == 0 else grow(n, i) if i > 1 else n for i, n in enumerate(tensor.shape)]
         # Never read: tracing looks at shapes only. Not expanded from one element: the model may write into it.
         return torch.empty(extents, dtype=tensor.dtype, device=tensor.device)
 
