@@ -67,8 +67,10 @@ for model in (object(), "net.onnx"):
     done = child(code, "torch", "onnx")
     assert done.returncode == 0, done.stderr
     model, file = done.stdout.splitlines()
-    assert "fastcnn.compile needs torch" in model and 'pip install "fastcnn[compress]"' in model
-    assert "an ONNX file needs onnx" in file and 'pip install "fastcnn[onnx]"' in file
+    assert "fastcnn.compile needs torch" in model
+    assert 'pip install "fastcnn[compress]"' in model
+    assert "an ONNX file needs onnx" in file
+    assert 'pip install "fastcnn[onnx]"' in file
 
 
 @pytest.mark.parametrize("verb", ["load", "compile", "inspect", "doctor", "ArtifactError", "CompiledNet", "benchmark"])

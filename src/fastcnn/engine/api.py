@@ -34,8 +34,8 @@ EXACT_TOLERANCE = 2e-6
 def resolve_tolerance(tolerance: Any) -> tuple[float, bool]:
     """Return the largest net error and whether only exact kernels may run.
 
-    ``"exact"`` reorders nothing but sums; ``"fp32"`` allows Winograd, and 16-bit weights with a scale for every 64 where
-    reading them is what a layer costs, up to a net error of 1e-4; a float is that error.
+    ``"exact"`` reorders nothing but sums; ``"fp32"`` allows Winograd, and 16-bit weights with a scale for every 64
+    where reading them is the cost, up to a net error of 1e-4; a float is that error.
     """
     if tolerance == "exact":
         return EXACT_TOLERANCE, True

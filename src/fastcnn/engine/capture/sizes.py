@@ -66,7 +66,9 @@ def mark_fixed_axes(
     return lowering, _with_fixed(graph, batch=batch is None or not _same(graph, batch[1]), spatial=True)
 
 
-def _trace(args: Args, kwargs: Kwargs, export: Export, grow: Callable[[int, int], int]) -> tuple[Lowering, Graph] | None:
+def _trace(
+    args: Args, kwargs: Kwargs, export: Export, grow: Callable[[int, int], int]
+) -> tuple[Lowering, Graph] | None:
     """Trace with a larger batch and grown axes 2 and up; None where the model refuses."""
 
     def grown(tensor: torch.Tensor) -> torch.Tensor:

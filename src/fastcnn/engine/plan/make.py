@@ -25,7 +25,7 @@ from fastcnn.engine.plan.slots import Candidate
 
 logger = logging.getLogger("fastcnn")
 
-How = Literal["heuristic", "tune", "hint"]
+How = Literal["heuristic", "tune", "hint", "nearby"]
 
 SAFETY = 0.5
 """Share of the tolerance that the calibration inputs may use: other inputs can be worse."""
@@ -65,8 +65,9 @@ def make_plan(
         Largest allowed net error against the exact kernels.
     exact : bool
         Offer exact kernels only.
-    how : {"heuristic", "tune", "hint"}
-        ``tune`` times the candidates (or finds an earlier result in the disk cache); ``hint`` follows ``hint``.
+    how : {"heuristic", "tune", "hint", "nearby"}
+        ``tune`` times the candidates (or finds an earlier result in the disk cache); ``hint`` follows ``hint``;
+        ``nearby`` does so where it fits, as the choices of this net at another shape.
     known_error : float, optional
         The error stated with the hint, for this very net and plan. It is then not measured again, unless the hint does
         not fit or one layer alone is worse than the tolerance.
@@ -108,10 +109,10 @@ def _planned(
 
     chosen, origin = tuning.heuristic_choice(lowered), "heuristic"
     key, misfits = None, list[str]()
-    if how == "hint" and hint is not None:
+    if how in ("hint", "nearby") and hint is not None:
         chosen, misfits = tuning.hinted_choice(lowered, hint)
-        origin = "saved"
-        if misfits:
+        origin = "saved" if how == "hint" else "as at the example's shape"
+        if misfits and how == "hint":
             logger.info("the plan hint does not fit %s at this shape: heuristic choice there", ", ".join(misfits))
     elif how == "tune":
         key = plan_key(graph, shapes, target, 0.0 if exact else tolerance)

@@ -226,7 +226,7 @@ class CompiledNet:
                 self._plans.move_to_end(shapes)
                 return found
             # The same net at another size: what won at the example's size is the best guess, where it fits.
-            made = self._make(shapes, "hint", self.plan.choices(), None, None, None)
+            made = self._make(shapes, "nearby", self.plan.choices(), None, None, None)
             self._plans[shapes] = made
             while len(self._plans) > MAX_PLANS:
                 oldest = next(key for key in self._plans if key != self._example)
