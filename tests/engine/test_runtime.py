@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -295,17 +296,23 @@ def test_plan_prints_layer_kernel_why_error_ms() -> None:
     assert net.plan.to_json()["steps"][0]["kernel"].startswith("relayout")
 
 
-def test_a_tight_tolerance_drops_winograd() -> None:
+@pytest.mark.parametrize("how", ["heuristic", "tune"])
+def test_a_tight_tolerance_drops_winograd(how: Literal["heuristic", "tune"], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the more exact kernel was never timed."""
+    monkeypatch.setenv("FASTCNN_CACHE", "")
     make = Maker(0, (1, 64, 24, 24))
     graph = make.graph(make.conv(make.op("relu", make.conv("x0", 64, 64)), 64, 64))
     target = make_target(str(_native.host()["isa_active"]), 1)
-    loose = CompiledNet(graph, target, tolerance=1e-3, exact=False, how="heuristic")
+    loose = CompiledNet(graph, target, tolerance=1e-3, exact=False, how=how)
     assert any("winograd" in s.kernel for s in loose.plan.steps)
     error = loose.plan.error
     assert error is not None
-    tight = CompiledNet(graph, target, tolerance=error, exact=False, how="heuristic")
+    tight = CompiledNet(graph, target, tolerance=error, exact=False, how=how)
     assert tight.plan.error is not None
     assert tight.plan.error <= error / 2
+    strict = CompiledNet(graph, target, tolerance=3e-6, exact=False, how=how)
+    assert strict.plan.error is not None
+    assert strict.plan.error <= 1.5e-6
     assert any("exceeded the error budget" in note for note in tight.plan.notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -155,7 +156,7 @@ def _planned(
     error = known_error if reorders else None
     as_saved = error is not None
     if reference is not None:
-        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error)
+        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
         notes += dropped
     step_ms = None
     if how == "tune":
@@ -187,11 +188,13 @@ def _own_errors(lowered: Lowered, target: Target) -> OwnError:
 
 
 def _keep_budget(
-    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, own_error: OwnError
-) -> tuple[float | None, list[str]]:
-    """Replace the least accurate step by its next more exact candidate until the net keeps its error budget.
+    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, own_error: OwnError,
+    seconds: list[dict[str, float]] | None,
+) -> tuple[float | None, list[str]]:  # fmt: skip
+    """Give the least accurate steps their next more exact candidates until the net keeps its error budget.
 
-    The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
+    Several at a time while the error is far above. The error is None where the exact kernels' own output is not finite
+    on these inputs: nothing can be compared.
     """
     notes: list[str] = []
     while True:
@@ -199,15 +202,24 @@ def _keep_budget(
         risky = [i for i, c in enumerate(built.chosen) if not c.exact]
         if error <= budget or not risky:
             return error if np.isfinite(error) else None, notes
-        worst = max(risky, key=lambda i: own_error(i, built.chosen[i]))
-        draft, dropped = built.lowered.drafts[worst], built.chosen[worst]
-        finer = next(c for c in draft.candidates if c.exact or c.attrs.get("m", _NO_TILE) < dropped.attrs.get("m", 0))
-        built.replace(worst, finer)
+        risky.sort(key=lambda i: own_error(i, built.chosen[i]), reverse=True)
+        for i in risky[: max(1, len(risky) // 4) if error > 1.5 * budget else 1]:
+            dropped = built.chosen[i]
+            finer = _finer(i, built.lowered.drafts[i].candidates, dropped, own_error, seconds[i] if seconds else {})
+            built.replace(i, finer)
+            notes.append(
+                f"{built.lowered.drafts[i].name}: {dropped.label} exceeded the error budget, {finer.label} instead"
+            )
         built.net.finish()
-        notes.append(f"{draft.name}: {dropped.label} exceeded the error budget, {finer.label} instead")
 
 
-_NO_TILE = 1 << 10  # of a candidate that is no Winograd form: never finer than one
+def _finer(
+    index: int, candidates: list[Candidate], dropped: Candidate, own_error: OwnError, seconds: Mapping[str, float]
+) -> Candidate:
+    """Return the fastest candidate that is clearly more exact; the best guess where none was timed."""
+    most = 0.7 * own_error(index, dropped)
+    allowed = [c for c in candidates if c.exact or own_error(index, c) <= most]
+    return min(allowed, key=lambda c: seconds.get(c.label, math.inf))
 
 
 def _choices(built: Built) -> dict[str, str]:
@@ -229,13 +241,14 @@ def _why(
         return "; ".join(parts)
     if seconds is None:
         parts.append(origin)
+    elif candidate.label not in seconds[index]:
+        parts.append("not timed: the error budget asked for it")
     else:
         others = [(t, label) for label, t in seconds[index].items() if label != candidate.label]
         if others:
             second, label = min(others)
-            parts.append(
-                f"fastest of {len(seconds[index])}; next {label} {second / seconds[index][candidate.label]:.2f}x"
-            )
+            ratio = second / seconds[index][candidate.label]
+            parts.append(f"fastest of {len(seconds[index])}; next {label} {ratio:.2f}x")
     return "; ".join(parts)
 
 
