@@ -62,6 +62,9 @@ def _cell(engine: dict[str, Any] | None) -> str:
     return f"{engine['median_ms']:.1f} ms{ratio}<br>{error}"
 
 
+TOLERANCES = {"fp32": "fp32 (ours may use Winograd and 16-bit weights while the error stays below 1e-4)"}
+
+
 def _caption(nets: list[Any], settings: dict[str, Any], host: dict[str, Any], result: dict[str, Any]) -> str:
     engines = [engine for net in nets for engine in net["engines"]]
     versions = dict.fromkeys(f"{e['engine']} {e['version']}" for e in engines if e["version"] and e["engine"] != OURS)
@@ -72,7 +75,8 @@ def _caption(nets: list[Any], settings: dict[str, Any], host: dict[str, Any], re
         f"{spread:.0%}); in brackets fastcnn's time over theirs: below 1 we are faster. Second line: the error, per "
         "picture max|y − y64| / max|y64|, worst picture. "
         f"Input {'×'.join(map(str, settings['shape']))}, {settings['threads']} threads, tolerance "
-        f"{settings['tolerance']}, random weights; {host['cpu']} ({', '.join(isa)}); {', '.join(versions)}; "
+        f"{TOLERANCES.get(settings['tolerance'], settings['tolerance'])}, random weights; {host['cpu']} "
+        f"({', '.join(isa)}); {', '.join(versions)}; "
         f"{str(result['date'])[:10]}, commit {_short(str(result['commit']))}. `make bench` remakes it."
     )
 
