@@ -40,6 +40,10 @@ Net::Net(Isa isa, int threads) : isa_(isa), threads_(threads), forks_(fork_gener
   most_workspaces_ = static_cast<size_t>(std::max(1, cpu_info().logical_cores));
 }
 
+Net::~Net() {
+  if (forks_ != fork_generation()) static_cast<void>(freed_.release());
+}
+
 size_t Net::add_step(StepSpec spec) {
   spec.isa = isa_;
   spec.threads = threads_;
@@ -62,16 +66,21 @@ void Net::finish() {
   for (const auto& step : steps_) {
     scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});
   }
+  if (scratch <= scratch_floats_ && !workspaces_.empty()) return;
+  scratch_floats_ = std::max(scratch, scratch_floats_);
+  workspaces_.clear();  // no call may run while steps are added or replaced
+  std::unique_ptr<Workspace> first = make_workspace();
   std::lock_guard<std::mutex> lock(fork_safe_mutex());
-  if (scratch > scratch_floats_ || workspaces_.empty()) {
-    scratch_floats_ = scratch;
-    free_.clear();
-    workspaces_.clear();
-    workspaces_.push_back(std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)}));
-    free_.reserve(most_workspaces_);
-    workspaces_.reserve(most_workspaces_);
-    free_.push_back(workspaces_.back().get());
-  }
+  workspaces_.reserve(most_workspaces_);
+  workspaces_.push_back(std::move(first));
+  begun_workspaces_ = 1;
+  free_.clear();
+  free_.reserve(most_workspaces_);
+  free_.push_back(workspaces_.back().get());
+}
+
+std::unique_ptr<Net::Workspace> Net::make_workspace() const {
+  return std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)});
 }
 
 void Net::note_external(const Tensor& t) {
@@ -93,14 +102,28 @@ Net::Workspace* Net::acquire() {
   std::unique_lock<std::mutex> lock(fork_safe_mutex());
   if (forks_ != fork_generation()) {  // in a child, the threads that held the others do not exist
     forks_ = fork_generation();
+    static_cast<void>(freed_.release());
+    freed_ = std::make_unique<std::condition_variable>();
+    begun_workspaces_ = workspaces_.size();
     free_.clear();
     for (const auto& workspace : workspaces_) free_.push_back(workspace.get());
   }
-  if (free_.empty() && workspaces_.size() < most_workspaces_) {
-    workspaces_.push_back(std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)}));
+  if (free_.empty() && begun_workspaces_ < most_workspaces_) {
+    ++begun_workspaces_;
+    lock.unlock();  // clearing megabytes must not hold up every other net
+    std::unique_ptr<Workspace> made;
+    try {
+      made = make_workspace();
+    } catch (...) {
+      lock.lock();
+      --begun_workspaces_;
+      throw;
+    }
+    lock.lock();
+    workspaces_.push_back(std::move(made));
     return workspaces_.back().get();
   }
-  freed_.wait(lock, [&] { return !free_.empty(); });
+  freed_->wait(lock, [&] { return !free_.empty(); });
   Workspace* workspace = free_.back();
   free_.pop_back();
   return workspace;
@@ -120,7 +143,7 @@ void Net::release(Workspace* workspace) {
     std::lock_guard<std::mutex> lock(fork_safe_mutex());
     free_.push_back(workspace);
   }
-  freed_.notify_one();
+  freed_->notify_one();
 }
 
 // Zeroes the border of this thread's share of planes.

@@ -13,6 +13,7 @@ namespace fastcnn {
 class Net {
  public:
   Net(Isa isa, int threads);
+  ~Net();
 
   Isa isa() const { return isa_; }
   int threads() const { return threads_; }
@@ -52,16 +53,19 @@ class Net {
   Workspace* acquire();
   void release(Workspace* workspace);
   void start(Job& job);
+  std::unique_ptr<Workspace> make_workspace() const;
 
   Isa isa_;
   int threads_;
   size_t arena_floats_ = 0, scratch_floats_ = 0;
   std::vector<std::unique_ptr<Step>> steps_;
-  std::condition_variable freed_;  // with fork_safe_mutex(), which also guards the members below
+  // With fork_safe_mutex(), which also guards the members below. In a child it still counts the parent's waiting
+  // threads, and waking or destroying it could wait for them: there it is left behind.
+  std::unique_ptr<std::condition_variable> freed_ = std::make_unique<std::condition_variable>();
   unsigned forks_ = 0;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
   std::vector<Workspace*> free_;
-  size_t most_workspaces_ = 1;
+  size_t most_workspaces_ = 1, begun_workspaces_ = 0;
   std::vector<size_t> input_floats_, output_floats_;
 };
 

@@ -185,7 +185,7 @@ class DirectStep final : public Step {
     if (epilogue_.has_residual) {
       a.residual = ctx.at(residual_) + n * residual_.image + p.out_y * residual_.row + p.out_x * residual_.pixel;
     }
-    a.weights = p.weights.data() + first * V * p.shape.steps * p.shape.lanes;
+    if (!i16_) a.weights = p.weights.data() + first * V * p.shape.steps * p.shape.lanes;
     a.bias = epilogue_.bias.size() != 0 ? epilogue_.bias.data() : nullptr;
     a.block0 = static_cast<int>(first);
     a.blocks = out_blocks_;

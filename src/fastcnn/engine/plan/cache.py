@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastcnn import __version__, _native
@@ -18,7 +19,7 @@ from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.candidates import Target
 
-_VERSION = 2  # raise when candidates or kernels change what is fastest
+_VERSION = 3  # raise when candidates or kernels change what is fastest
 
 
 def cache_dir() -> Path | None:
@@ -59,20 +60,31 @@ def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, toleranc
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def load_choices(key: str) -> dict[str, str] | None:
+@dataclass(frozen=True)
+class TunedBefore:
+    """What an earlier tuning run found: the winner of every layer, and the seconds of all that were timed."""
+
+    choices: Mapping[str, str]
+    seconds: Mapping[str, dict[str, float]]
+
+
+def load_tuned(key: str) -> TunedBefore | None:
     folder = cache_dir()
     if folder is None:
         return None
     try:
         found = json.loads((folder / "plans" / f"{key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        choices = {str(layer): str(label) for layer, label in found["choices"].items()}
+        seconds = {
+            str(layer): {str(label): float(time) for label, time in times.items()}
+            for layer, times in found["seconds"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in found.items()):
-        return None
-    return found
+    return TunedBefore(choices, seconds)
 
 
-def store_choices(key: str, choices: Mapping[str, str]) -> None:
+def store_tuned(key: str, tuned: TunedBefore) -> None:
     """Write aside, then rename; a folder that cannot be written is left alone."""
     folder = cache_dir()
     if folder is None:
@@ -82,7 +94,7 @@ def store_choices(key: str, choices: Mapping[str, str]) -> None:
         handle, name = tempfile.mkstemp(dir=folder / "plans", suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(dict(choices), file)
+                json.dump({"choices": dict(tuned.choices), "seconds": dict(tuned.seconds)}, file)
             os.replace(name, folder / "plans" / f"{key}.json")
         except BaseException:
             Path(name).unlink(missing_ok=True)

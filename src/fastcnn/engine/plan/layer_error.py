@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastcnn import _native
+from fastcnn.engine.graph.graph import Array
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.slots import Candidate, Draft, Slot, Storage
 
@@ -14,23 +15,22 @@ _POINTS = 6  # the same for kernels of one pixel, whose channels can be many
 
 
 def layer_error(draft: Draft, candidate: Candidate, target: Target) -> float:
-    """Return max|y - y_exact| / max|y_exact| of a convolution on standard normal input.
+    """Return max|y - y_exact| / max|y_exact| of a convolution on standard normal input, over a sample of its outputs.
 
-    Both kernels run natively on the layer's first filters and a small map; the exact one is the layer's own direct
-    candidate.
+    Both kernels run natively on a small map and the filters with the largest weights; the exact one is the layer's own
+    direct candidate. Dilation is left out: it moves what is multiplied, not how it is rounded.
     """
     exact = next(c for c in draft.candidates if c.exact)
-    stride, dilation = draft.attrs["stride"], draft.attrs["dilation"]
-    weight = draft.weights["weight"]
-    weight = np.ascontiguousarray(weight[: min(_FILTERS, len(weight) // draft.attrs["groups"])])  # of the first group
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    stride = draft.attrs["stride"]
+    weight = _largest(draft.weights["weight"], draft.attrs["groups"])
+    reach = list(weight.shape[2:])
     # A kernel that lies further out sees zeros alone.
     padding = [min(p, r - 1) for p, r in zip(draft.attrs["padding"], reach * 2, strict=True)]
     size = [max(_SIZE if max(reach) > 1 else _POINTS, r) for r in reach]
     out = [(size[i] + padding[i] + padding[2 + i] - reach[i]) // stride[i] + 1 for i in range(2)]
     source, result = (1, weight.shape[1], size[0], size[1]), (1, len(weight), out[0], out[1])
-    x = np.random.default_rng(0).standard_normal(source).astype(np.float32)
-    attrs = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 1}
+    x = np.random.default_rng(0).standard_normal(source, np.float32)
+    attrs = {"stride": stride, "padding": padding, "dilation": [1, 1], "groups": 1}
     outputs = []
     for choice in (exact, candidate):
         net = _native.Net(target.isa, 1)
@@ -54,3 +54,13 @@ def layer_error(draft: Draft, candidate: Candidate, target: Target) -> float:
         outputs.append(y.astype(np.float64))
     top = float(np.abs(outputs[0]).max())
     return float(np.abs(outputs[1] - outputs[0]).max()) / top if top > 0 else 0.0
+
+
+def _largest(weight: Array, groups: int) -> Array:
+    """Filters with the largest weights, all of the group that has the largest one: pruned ones say nothing."""
+    top = np.abs(weight).max(axis=(1, 2, 3))
+    size = len(weight) // groups
+    first = int(np.argmax(top)) // size * size
+    return np.ascontiguousarray(
+        weight[first + np.sort(np.argsort(-top[first : first + size], kind="stable")[:_FILTERS])]
+    )

@@ -15,7 +15,7 @@ from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan import tune as tuning
 from fastcnn.engine.plan.build import Built, build
-from fastcnn.engine.plan.cache import load_choices, plan_key, store_choices
+from fastcnn.engine.plan.cache import TunedBefore, load_tuned, plan_key, store_tuned
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.layer_error import layer_error
 from fastcnn.engine.plan.limits import check_values
@@ -109,7 +109,7 @@ def _planned(
     lowered = lower(graph, shapes, target, exact=exact)
 
     chosen, origin = tuning.heuristic_choice(lowered), "heuristic"
-    key, misfits = None, list[str]()
+    key, cached, misfits = None, None, list[str]()
     if how in ("hint", "nearby") and hint is not None:
         chosen, misfits = tuning.hinted_choice(lowered, hint)
         origin = "saved" if how == "hint" else "as at the example's shape"
@@ -117,9 +117,9 @@ def _planned(
             logger.info("the plan hint does not fit %s at this shape: heuristic choice there", ", ".join(misfits))
     elif how == "tune":
         key = plan_key(graph, shapes, target, 0.0 if exact else tolerance)
-        cached = load_choices(key)
+        cached = load_tuned(key)
         if cached is not None:
-            chosen, misfits = tuning.hinted_choice(lowered, cached)
+            chosen, misfits = tuning.hinted_choice(lowered, cached.choices)
             origin = "tuned earlier"
             if misfits:
                 cached, chosen, misfits = None, tuning.heuristic_choice(lowered), []
@@ -148,11 +148,13 @@ def _planned(
         built.net.finish()
 
     seconds: list[dict[str, float]] | None = None
+    if origin == "tuned earlier" and cached is not None:
+        seconds = [cached.seconds.get(draft.name, {}) for draft in lowered.drafts]
     if origin == "tuned":
         tuned = tuning.tune(built, inputs, progress=progress)
         seconds = tuned.seconds
         if key is not None:  # before the budget, which depends on weights, as the key does not
-            store_choices(key, _choices(built))
+            store_tuned(key, TunedBefore(_choices(built), tuning.by_layer(lowered, seconds)))
     error = known_error if reorders else None
     as_saved = error is not None
     if reference is not None:
@@ -216,9 +218,12 @@ def _keep_budget(
 def _finer(
     index: int, candidates: list[Candidate], dropped: Candidate, own_error: OwnError, seconds: Mapping[str, float]
 ) -> Candidate:
-    """Return the fastest candidate that is clearly more exact; the best guess where none was timed."""
-    most = 0.7 * own_error(index, dropped)
-    allowed = [c for c in candidates if c.exact or own_error(index, c) <= most]
+    """Return the fastest candidate that is clearly more exact; the best guess where none was timed.
+
+    Where nothing can be compared (no error of its own on the sample, or none that is finite), an exact one.
+    """
+    known = own_error(index, dropped)
+    allowed = [c for c in candidates if c.exact or own_error(index, c) < known * 0.7 < math.inf]
     return min(allowed, key=lambda c: seconds.get(c.label, math.inf))
 
 

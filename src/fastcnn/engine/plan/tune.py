@@ -87,17 +87,19 @@ class Tuned:
 def tune(
     built: Built, inputs: Sequence[Array], *, repeats: int = 5, most: int = 8, progress: Progress | None = None
 ) -> Tuned:
-    """Time up to ``most`` candidates of every step in the chain and keep the fastest.
+    """Time up to ``most`` candidates of every step in the chain, and two exact ones in any case; keep the fastest.
 
     Leaves ``built`` with the winners in place.
     """
     drafts = built.lowered.drafts
-    rounds = min(most, max(len(d.candidates) for d in drafts))
     seconds: list[dict[str, float]] = [{} for _ in drafts]
     start = list(built.chosen)
     order: list[list[Candidate]] = []
     for draft, first in zip(drafts, start, strict=True):
-        order.append([first, *(c for c in draft.candidates if c != first)])
+        ranked = [first, *(c for c in draft.candidates if c != first)]
+        exact = [c for c in ranked if c.exact][:2]
+        order.append(ranked[:most] + [c for c in exact if c not in ranked[:most]])
+    rounds = max(len(candidates) for candidates in order)
     for k in range(rounds):
         for i, candidates in enumerate(order):
             if k < len(candidates):
@@ -119,6 +121,11 @@ def tune(
         built.replace(i, winner)
     built.net.finish()
     return Tuned(winners, seconds)
+
+
+def by_layer(lowered: Lowered, seconds: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the times under the names of the layers that had a choice."""
+    return {d.name: times for d, times in zip(lowered.drafts, seconds, strict=True) if has_choice(d)}
 
 
 def relative_error(result: Sequence[Array], exact: Sequence[Array]) -> float:
