@@ -67,7 +67,7 @@ def compile(
     tune: bool = True,
     progress: Progress | None = None,
 ) -> CompiledNet:
-    """Compile a PyTorch model or an ONNX file for this CPU: same weights, faster kernels.
+    """Compile a PyTorch model or an ONNX file for this CPU: the same function by faster kernels.
 
     Parameters
     ----------
@@ -190,8 +190,10 @@ def load(
         threads = min(hint.threads, int(_native.host()["cores"]))
     target = make_target(isa, resolve_threads(threads))
     how: Literal["heuristic", "tune", "hint"] = "tune" if plan == "tune" else "heuristic"
-    if plan == "saved" and hint.choices is not None:
-        if hint.isa == isa and hint.threads == target.threads:
+    if plan == "saved":
+        if hint.choices is None:
+            logger.info("%s: the file holds no plan: heuristic plan", path)
+        elif hint.isa == isa and hint.threads == target.threads:
             how = "hint"
         else:
             logger.info(
