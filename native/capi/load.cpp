@@ -32,12 +32,6 @@ void check_host(Isa isa) {
                          isa_name(detect_isa()));
 }
 
-void check_memory(uint64_t needed, uint64_t limit) {
-  if (needed <= limit) return;
-  throw ProgramError(FASTCNN_OUT_OF_MEMORY, "it needs " + std::to_string(needed >> 20) + " MiB, the limit is " +
-                                                std::to_string(limit >> 20) + " MiB");
-}
-
 // Reads the weights of one step, checks them, and lets the step pack them.
 void add_step(Net& net, Source& source, ProgramStep& step) {
   std::vector<Buffer> arrays;
@@ -63,12 +57,12 @@ void add_step(Net& net, Source& source, ProgramStep& step) {
 }  // namespace
 
 LoadedProgram load_program(Source& source, const LoadOptions& options) {
-  LoadedProgram loaded{read_program(source), nullptr};
+  const uint64_t limit = options.memory_limit != 0 ? options.memory_limit : physical_memory();
+  LoadedProgram loaded{read_program(source, limit), nullptr};
   Program& p = loaded.program;
   check_host(p.isa);
   const Memory memory = validate(p);
-  const uint64_t limit = options.memory_limit != 0 ? options.memory_limit : physical_memory();
-  check_memory(static_cast<uint64_t>(memory.weight_bytes) + static_cast<uint64_t>(memory.arena_bytes), limit);
+  check_memory(static_cast<uint64_t>(memory.weight_bytes + memory.packing_bytes + memory.arena_bytes), limit);
 
   const int threads = options.threads != 0 ? options.threads : std::min(p.threads, cpu_info().logical_cores);
   loaded.net = std::make_unique<Net>(p.isa, threads);

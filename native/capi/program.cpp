@@ -146,6 +146,17 @@ ProgramStep read_step(Cursor& c, int lanes, const Header& header) {
   return step;
 }
 
+// Bytes a step takes in memory, about: several times its record's, most of it nodes of maps.
+uint64_t held_bytes(const ProgramStep& step) {
+  constexpr uint64_t kNode = 64;  // of a map, besides its value
+  const StepSpec& s = step.spec;
+  uint64_t bytes = sizeof step + s.in.size() * sizeof(Tensor) + s.numbers.size() * (kNode + sizeof(double)) +
+                   s.words.size() * (kNode + sizeof(std::string)) + s.weights.size() * (kNode + sizeof(FloatArray)) +
+                   step.weights.size() * sizeof(WeightRef);
+  for (const auto& list : s.lists) bytes += kNode + sizeof(list.second) + list.second.size() * sizeof(int64_t);
+  return bytes;
+}
+
 Isa read_isa(Cursor& c) {
   const std::string name = c.text("isa");
   try {
@@ -157,8 +168,15 @@ Isa read_isa(Cursor& c) {
 
 }  // namespace
 
-Program read_program(Source& source) {
+void check_memory(uint64_t needed, uint64_t limit) {
+  if (needed <= limit) return;
+  throw ProgramError(FASTCNN_OUT_OF_MEMORY, "it needs " + std::to_string(needed >> 20) + " MiB, the limit is " +
+                                                std::to_string(limit >> 20) + " MiB");
+}
+
+Program read_program(Source& source, uint64_t limit) {
   const Header header = read_header(source);
+  check_memory(header.record_bytes, limit);
   std::vector<unsigned char> records(static_cast<size_t>(header.record_bytes));
   source.read(kHeader, records.data(), records.size());
   const uint32_t crc = crc32(records.data(), records.size(), crc32(&header.file_bytes, kHeader - 16));
@@ -186,7 +204,12 @@ Program read_program(Source& source) {
   p.inputs = read_externals(c, "input");
   p.outputs = read_externals(c, "output");
   if (p.outputs.empty()) bad_program("it has no output");
-  for (size_t n = c.count("steps", kMostSteps, 72); n > 0; --n) p.steps.push_back(read_step(c, p.lanes, header));
+  uint64_t held = header.record_bytes;
+  for (size_t n = c.count("steps", kMostSteps, 72); n > 0; --n) {
+    p.steps.push_back(read_step(c, p.lanes, header));
+    held += held_bytes(p.steps.back());
+    check_memory(held, limit);
+  }
   if (c.left() != 0) bad_program(std::to_string(c.left()) + " bytes follow its last step");
   return p;
 }

@@ -58,7 +58,11 @@ struct Program {
   std::vector<ProgramStep> steps;
 };
 
-// Checks the container and what can be checked of a record alone; validate.h does the rest. Throws ProgramError.
-Program read_program(Source& source);
+// Throws ProgramError if more bytes are needed than the limit allows.
+void check_memory(uint64_t needed, uint64_t limit);
+
+// Checks the container and what can be checked of a record alone, and holds no more than `limit` bytes of records;
+// validate.h does the rest. Throws ProgramError.
+Program read_program(Source& source, uint64_t limit);
 
 }  // namespace fastcnn

@@ -57,6 +57,7 @@ class StepRule {
 
   const Program& p;
   const StepSpec& s;
+  int64_t packing = 0;  // floats held besides while the weights are packed
 
  private:
   void memory(const Tensor& t, bool is_output) const;
@@ -64,7 +65,7 @@ class StepRule {
   std::set<std::string> seen_, seen_weights_;
 };
 
-// Checks one step and returns an upper bound of the floats of its packed weights.
+// Checks one step and returns an upper bound of the floats of its packed weights, less StepRule::packing.
 using Rule = int64_t (*)(StepRule&);
 const std::map<std::string, Rule>& step_rules();
 

@@ -3,6 +3,7 @@
 
 #include "capi/rules.h"
 #include "kernels/direct/direct.h"
+#include "kernels/unpack/unpack.h"
 #include "kernels/winograd/winograd.h"
 
 namespace fastcnn {
@@ -42,8 +43,17 @@ void direct_attributes(StepRule& r) {
   r.require(!r.sixteen_bits() || (panels && !compensated), "16-bit weights go with split panels and plain sums");
 }
 
+// Floats of weights as matrices of `rows` x `columns` in all; in 16 bits (runtime/steps/rounding.h) they are rounded
+// from a panel of floats, and have scales, which weigh more than what is saved where there are few rows.
+int64_t packed_floats(StepRule& r, int64_t rows, int64_t columns, int64_t panel_columns) {
+  const int64_t count = bounded_product({rows, columns});
+  if (!r.sixteen_bits()) return count;
+  r.packing = bounded_product({rows, panel_columns});
+  return (count + 1) / 2 + bounded_product({(rows + kScaleRows - 1) / kScaleRows, columns});
+}
+
 // Floats of direct weights: channel blocks as they are read and written, and zeros between narrow groups.
-int64_t direct_floats(const StepRule& r, int64_t groups, int64_t taps) {
+int64_t direct_floats(StepRule& r, int64_t groups, int64_t taps) {
   const Tensor &in = r.s.in[0], &out = r.s.out;
   const int64_t in_lanes = in.blocked ? r.p.lanes : 1;
   int64_t usable = 1;
@@ -53,7 +63,8 @@ int64_t direct_floats(const StepRule& r, int64_t groups, int64_t taps) {
       break;
     }
   }
-  return bounded_product({static_cast<int64_t>(out.blocks) * r.p.lanes, in.blocks * in_lanes, taps}) / usable +
+  const int64_t rows = bounded_product({in.blocks / usable, in_lanes, taps});
+  return packed_floats(r, rows, static_cast<int64_t>(out.blocks) * r.p.lanes, r.integer("panel", 1, 64) * r.p.lanes) +
          bounded_product({in.blocks, taps});  // and the offsets
 }
 
@@ -80,6 +91,7 @@ int64_t direct_rule(StepRule& r) {
 int64_t transposed_rule(StepRule& r) {
   convolution_inputs(r);
   direct_attributes(r);
+  r.require(!r.sixteen_bits(), "'weights' is 'i16': a transposed convolution has weights of 'f32' only");
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
@@ -131,9 +143,12 @@ int64_t winograd_rule(StepRule& r) {
       "map and padding differ");
   const int64_t tiles = bounded_product({out.n, (out.h + m - 1) / m, (out.w + m - 1) / m});
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
-  r.integer("chunk", 1, tiles + kGroup);
-  return bounded_product(
-      {t, t, static_cast<int64_t>(in.blocks) * r.p.lanes, static_cast<int64_t>(out.blocks) * r.p.lanes});
+  const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = winograd_kernels(r.p.isa).panel;
+  // Of one thread, and of V or M: times two and all threads it is far from 64 bits.
+  r.require(bounded_product({t, t, chunk + kGroup, std::max<int64_t>(in.blocks, panel), r.p.lanes}) <= kMost,
+            "'chunk' asks for too much scratch memory");
+  return packed_floats(r, static_cast<int64_t>(in.blocks) * r.p.lanes, bounded_product({t, t, out.blocks, r.p.lanes}),
+                       bounded_product({t, t, panel, r.p.lanes}));
 }
 
 int64_t depthwise_rule(StepRule& r) {

@@ -24,6 +24,9 @@ int64_t pool_rule(StepRule& r) {
     r.require(kernel[axis] * dilation[axis] < INT32_MAX / 4, "a window is too long");
     r.require(size[axis] + padding[axis] + padding[axis + 2] < INT32_MAX / 4, "the padded map is too large");
   }
+  // The kernel counts a window's values in an int, with those of the padding.
+  r.require(bounded_product({kernel[0] + padding[0] + padding[2], kernel[1] + padding[1] + padding[3]}) < INT32_MAX / 2,
+            "a window covers too many values");
   if (average) {
     r.integer("count_include_pad", 0, 1, 1);
     r.integer("divisor_override", INT32_MIN, INT32_MAX, 0);

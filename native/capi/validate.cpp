@@ -56,6 +56,7 @@ Memory validate(const Program& program) {
       if (weight.first == "bias" || weight.first == "slope") floats += spec.out.blocks * program.lanes;
     }
     rule.finish();
+    memory.packing_bytes = std::max(memory.packing_bytes, rule.packing * 4);
     if (spec.out.space == Space::kOutput) written[static_cast<size_t>(spec.out.index)] = true;
   }
   for (size_t i = 0; i < written.size(); ++i) {

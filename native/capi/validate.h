@@ -7,11 +7,13 @@
 
 namespace fastcnn {
 
-// Bytes the net will hold: weights as the steps pack them (an upper bound), one arena. Throws ProgramError.
+// Bytes the net will hold: weights as the steps pack them (an upper bound), one arena; and what packing the largest
+// step holds besides.
 struct Memory {
-  int64_t weight_bytes = 0, arena_bytes = 0;
+  int64_t weight_bytes = 0, arena_bytes = 0, packing_bytes = 0;
 };
 
+// Throws ProgramError.
 Memory validate(const Program& program);
 
 // Ops the layer knows; a program with another one is refused.

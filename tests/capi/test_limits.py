@@ -1,0 +1,165 @@
+"""Attributes that no planner gives, and memory: refused in words before anything is allocated or added up."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastcnn import _native
+from fastcnn.artifact import ArtifactError
+from fastcnn.engine.graph import Graph
+from fastcnn.engine.plan.build import step_arguments
+from fastcnn.engine.program import write
+from fastcnn.engine.program.records import Records, Weights, padded
+from tests.capi import library
+from tests.capi.cases import CASES, inputs_of
+from tests.capi.damage import HEADER, repaired
+from tests.capi.library import Net, Refused
+from tests.engine.nets import Maker, compiled, native
+
+I16 = {"split": "panels", "weights": "i16", "compensated": 0}
+
+
+@pytest.fixture
+def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Programs written after ``lying(op, key=value)`` have these attributes in every step of that op."""
+    changed: list[str] = []
+
+    def lie(wanted: str, /, **attrs: Any) -> None:
+        def arguments(*given: Any) -> tuple[Any, ...]:
+            op, inputs, out, own, arrays = step_arguments(*given)
+            if op == wanted:
+                changed.append(op)
+                own = {**own, **attrs}
+            return op, inputs, out, own, arrays
+
+        monkeypatch.setattr(write, "step_arguments", arguments)
+
+    yield lie
+    assert changed, "no step was changed"
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "words"),
+    [
+        ("pool", {"kernel": [1 << 20, 1 << 20]}, "a window covers too many values"),
+        ("pool", {"kernel": [1 << 15, 1 << 15]}, "a window covers too many values"),
+        ("pool", {"padding": [1 << 27, 0, 0, 1 << 27]}, "a window covers too many values"),
+        ("pool", {"padding": [0, 1 << 15, 1 << 15, 0]}, "a window covers too many values"),
+        ("transposed", I16, "'weights' is 'i16': a transposed convolution has weights of 'f32' only"),
+    ],
+)
+def test_attributes_no_planner_gives(
+    op: str, attrs: dict[str, Any], words: str, lying: Callable[..., None], tmp_path: Path
+) -> None:
+    net = compiled(CASES["unet"](), "scalar")
+    lying(op, **attrs)
+    with pytest.raises(ArtifactError, match=rf"step \d+ \({op}\): {words}"):
+        net.export(tmp_path / "net.fcp")
+
+
+def test_the_largest_windows_run(lying: Callable[..., None], tmp_path: Path) -> None:
+    """One value less than is refused: the count of a window still fits."""
+    graph = CASES["unet"]()
+    net = compiled(graph, "scalar")
+    lying("pool", kernel=[1, (1 << 29) - 2], count_include_pad=1)
+    net.export(tmp_path / "net.fcp")
+    assert all(np.isfinite(y).all() for y in Net(tmp_path / "net.fcp").run(*inputs_of(graph)))
+
+
+def test_the_scratch_of_a_chunk_is_bounded() -> None:
+    """A map as large as any may be, which no file of this size could fill, in a single chunk."""
+    side, channels = (1 << 15) - 1, 1 << 10
+    tensor = {"space": "arena", "blocked": True, "index": 0, "offset": 0, "border": [0] * 4, "image": 0}
+    records, weights = Records(), Weights()
+    records.text("a test")
+    records.text("scalar")
+    records.number("IIQdd", int(_native.lanes("scalar")), 1, 1 << 40, 1e-3, 1e-6)
+    for names in ([], ["y"]):
+        records.number("I", len(names))
+        for name in names:
+            records.text(name)
+            records.list([1])
+    records.number("I", 1)
+    records.text("winograd")
+    records.number("I", 1)
+    for c in (channels, 1):
+        shape = [1, c, side, side]
+        records.tensor({**tensor, "nchw": shape, "dims": shape})
+    chunk = ((side + 1) // 2) ** 2
+    attrs = {"m": 2, "chunk": chunk, "groups": 1, "split": "tiles", "stride": [1, 1], "dilation": [1, 1]}
+    records.number("I", len(attrs) + 1)
+    for key, value in {**attrs, "padding": [1] * 4}.items():
+        records.attribute(key, value)
+    records.number("I", 1)
+    extents, offset, crc = weights.add(np.zeros((1, channels, 3, 3), np.float32))
+    records.text("weight")
+    records.list(extents)
+    records.number("QI", offset, crc)
+    body = records.data()
+    begin = padded(HEADER + len(body))
+    head = struct.pack("<8sIIQQQQ16x", b"FASTCNNP", 1, 0, begin + weights.bytes, len(body), begin, weights.bytes)
+    data = repaired(head + body + bytes(begin - HEADER - len(body)) + b"".join(map(bytes, weights.chunks())))
+    with pytest.raises(Refused, match=r"step 0 \(winograd\): 'chunk' asks for too much scratch memory"):
+        Net(data, memory_limit=(1 << 64) - 1)
+    word = b"\5\0chunk\0"
+    small = repaired(data.replace(word + struct.pack("<d", chunk), word + struct.pack("<d", 64)))
+    with pytest.raises(Refused, match="no step writes output 'y'"):
+        Net(small, memory_limit=(1 << 64) - 1)
+
+
+def few_rows() -> Graph:
+    """One row of weights: the scales of 16-bit weights are twice as large as their codes."""
+    make = Maker(1, (1, 1, 2, 2))
+    return make.graph(make.conv("x0", 1, 1 << 15, 1))
+
+
+def one_panel() -> Graph:
+    """All columns in one panel: while it is rounded, it is there as floats too."""
+    make = Maker(2, (1, 512, 4, 4))
+    return make.graph(make.conv("x0", 512, 8, 3, stride=2))
+
+
+@pytest.mark.parametrize("graph", [few_rows, one_panel])
+def test_16_bit_weights_count_before_they_are_read(
+    graph: Callable[[], Graph], lying: Callable[..., None], tmp_path: Path
+) -> None:
+    """With a limit that floats alone would keep, and damage to tell whether the weights were read."""
+    net = compiled(graph(), "scalar")
+    lying("direct", **I16)
+    net.export(tmp_path / "net.fcp")
+    data = bytearray((tmp_path / "net.fcp").read_bytes())
+    (weights,) = struct.unpack_from("<Q", data, 40)
+    offsets = 64 * 9
+    limit = weights + 4 * (native(net).arena_floats + offsets)
+    data[-64 - weights // 2] ^= 1
+    with pytest.raises(Refused, match=r"it needs \d+ MiB, the limit is") as caught:
+        Net(bytes(data), memory_limit=limit)
+    assert caught.value.status == library.OUT_OF_MEMORY
+    with pytest.raises(Refused, match="checksum of weight"):
+        Net(bytes(data), memory_limit=2 * limit)
+
+
+def test_records_count_before_they_are_held(tmp_path: Path) -> None:
+    compiled(CASES["wave"](), "scalar").export(tmp_path / "net.fcp")
+    data = (tmp_path / "net.fcp").read_bytes()
+    (records,) = struct.unpack_from("<Q", data, 24)
+
+    def status(changed: bytes, limit: int) -> int:
+        with pytest.raises(Refused) as caught:
+            Net(changed, memory_limit=limit)
+        return caught.value.status
+
+    bruised = bytearray(data)
+    bruised[HEADER + 3] ^= 1  # a checksum that does not fit: seen as soon as the records are read
+    assert status(bytes(bruised), records - 1) == library.OUT_OF_MEMORY
+    assert status(bytes(bruised), records) == library.BAD_PROGRAM
+    at = data.index(b"\4\0tile\0") + 7
+    unknown = repaired(data[:at] + struct.pack("<d", 5.0) + data[at + 8 :])  # seen once all steps are parsed
+    assert status(unknown, records + 64) == library.OUT_OF_MEMORY
+    assert status(unknown, 20 * records) == library.BAD_PROGRAM
