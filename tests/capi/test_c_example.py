@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,7 +30,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert CC is not None, "these tests need a C compiler"
     binary = tmp_path_factory.mktemp("c") / "run"
     subprocess.run(
-        [CC, *STRICT, str(ROOT / "examples/c/run.c"), *c_flags().split(), "-o", str(binary)], check=True, timeout=120
+        [CC, *STRICT, str(ROOT / "examples/c/run.c"), *shlex.split(c_flags()), "-o", str(binary)],
+        check=True,
+        timeout=120,
     )
     return binary
 

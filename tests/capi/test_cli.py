@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,22 @@ def test_c_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["export", "--c-flags", "--json"]) == DONE
     data = json.loads(capsys.readouterr().out)
     assert data == {"include_dir": str(include_dir()), "library": str(library_path()), "flags": " ".join(words)}
+
+
+def test_c_flags_of_a_path_with_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "it's my folder"
+    copied = root / "lib" / library_path().name
+    copied.parent.mkdir(parents=True)
+    copied.touch()
+    monkeypatch.setattr("fastcnn.engine.program.library._root", lambda: root)
+    assert run_cli(["export", "--c-flags"]) == DONE
+    printed = capsys.readouterr().out
+    wanted = [f"-I{root}/include", f"-L{root}/lib", "-lfastcnn", f"-Wl,-rpath,{root}/lib"]
+    assert shlex.split(printed) == wanted
+    shown = subprocess.run(["sh", "-c", f"printf '%s\\n' {printed}"], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == wanted
 
 
 @pytest.mark.parametrize(

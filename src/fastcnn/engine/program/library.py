@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shlex
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -39,12 +40,18 @@ def library_path() -> Path:
 def c_flags() -> str:
     """Flags for a C compiler: header, library, and where the program finds it when it runs.
 
+    A flag whose path has spaces or other characters special to a shell is quoted. A shell drops quotes only from what
+    it parses itself, so such an installation needs ``eval`` on a command line; rules of make need nothing, and from
+    Python ``shlex.split`` takes the flags apart.
+
     Examples
     --------
     ``cc -O2 classify.c $(fastcnn export --c-flags) -o classify``
+
+    ``eval "cc -O2 classify.c $(fastcnn export --c-flags) -o classify"`` where the path has spaces
     """
     folder = library_path().parent
-    return f"-I{include_dir()} -L{folder} -lfastcnn -Wl,-rpath,{folder}"
+    return shlex.join([f"-I{include_dir()}", f"-L{folder}", "-lfastcnn", f"-Wl,-rpath,{folder}"])
 
 
 class _Error(ctypes.Structure):
