@@ -6,8 +6,8 @@
 
 ``reader`` mutates small files that use every form of coding; most mutations repair the lengths, offsets and checksums
 around the lie, so that it reaches the check meant for it. Nothing but ArtifactError or success may come out of
-``load_graph`` and ``inspect``. ``load`` mutates small nets over every op (``fuzz_nets``): attributes, wiring, shapes,
-weights and the plan hint (``fuzz_graph``); ``fuzz_load`` says what is allowed there.
+``load_graph``, ``parse_hint`` and ``inspect``. ``load`` mutates small nets over every op (``fuzz_nets``): attributes,
+wiring, shapes, weights and the plan hint (``fuzz_graph``); ``fuzz_load`` says what is allowed there.
 
 Cases run in child processes with 2 GiB of address space; a case that hangs, kills the process or raises anything else
 is a failure, and its number reproduces it (``--only N``). Progress goes to stderr, one JSON document to stdout; the
@@ -40,7 +40,7 @@ from typing import Any
 ADDRESS_SPACE = 2 << 30
 HANG_SECONDS = 10
 """Of processor time, so that a busy machine makes no hang; a case that only waits is ended after twelve times that."""
-READER = ("container", "decode", "fields", "header", "inspection", "limits", "load", "patterns", "strict_json")
+READER = ("container", "decode", "fields", "header", "hint", "inspection", "limits", "load", "patterns", "strict_json")
 
 
 @dataclass
@@ -200,9 +200,9 @@ def code_sizes(code: Any) -> list[dict[str, Any]]:
 def mutate(rng: random.Random, seeds: list[bytes], number: int) -> tuple[str, bytes]:
     """Make case ``number``: the name of the mutation and the bytes of the file."""
     seed = rng.choice(seeds)
-    kind = number % 12
+    kind = number % 13
     if kind == 0:
-        start = number // 12
+        start = number // 13
         whole = seeds[start % len(seeds)]
         return "cut", whole[: start // len(seeds) % len(whole)]
     if kind == 1:
@@ -250,6 +250,12 @@ def mutate(rng: random.Random, seeds: list[bytes], number: int) -> tuple[str, by
             if not isinstance(file.inner, dict) or "weights" not in file.inner:
                 break
         return "header field", file.build()
+    if kind == 12:
+        from fuzz_graph import hint_choices, hint_field
+
+        for _ in range(rng.choice([1, 1, 2])):
+            rng.choice([hint_field, hint_field, hint_choices])(rng, file)
+        return "plan hint", file.build()
     index = rng.randrange(len(file.chunks))
     entry = file.inner["weights"][index]
     if kind == 9:
@@ -325,16 +331,28 @@ def _alarm(*_: object) -> None:
 
 
 class ReaderStage:
-    """``load_graph`` and ``inspect`` on files damaged anywhere."""
+    """``load_graph``, ``parse_hint`` and ``inspect`` on files damaged anywhere."""
 
     def __init__(self, folder: Path) -> None:
         from fuzz_seeds import FORMS, META, PLAN, every_form, forms_of, small_net
 
         from fastcnn.artifact import save_graph
+        from fastcnn.artifact.hint import make_hint
 
         self.seeds = []
         for i, graph in enumerate([every_form(), small_net()]):
-            save_graph(folder / f"{i}.fcnn", graph, plan_hint=PLAN, meta=META)
+            whole = make_hint(
+                graph,
+                isa="avx2",
+                threads=2,
+                tolerance=1e-4,
+                exact=False,
+                shapes=[v.shape for v in graph.inputs],
+                choices={node.name: "direct:6x2:pixels" for node in graph.nodes},
+                error=1e-5,
+            )
+            # With fields of no version besides, which the reader passes over.
+            save_graph(folder / f"{i}.fcnn", graph, plan_hint=PLAN | whole, meta=META)
             self.seeds.append((folder / f"{i}.fcnn").read_bytes())
         descriptions = [entry["code"] for seed in self.seeds for entry in File.parse(seed).inner["weights"]]
         missing = set(FORMS) - forms_of(descriptions)
@@ -349,12 +367,14 @@ class ReaderStage:
 
     def attempt(self, rng: random.Random, path: Path, number: int) -> str:
         from fastcnn.artifact import ArtifactError, inspect, load_graph
+        from fastcnn.artifact.hint import parse_hint
 
         try:
             if number % 8 == 7:
                 str(inspect(path))
             else:
-                load_graph(path)
+                artifact = load_graph(path)
+                parse_hint(artifact.plan_hint, artifact.graph).claims(artifact.graph, 1e-4)
         except ArtifactError:
             return "ArtifactError"
         return "loaded"
