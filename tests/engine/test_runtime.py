@@ -13,9 +13,11 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastcnn
 from fastcnn import _native
 from fastcnn.engine.graph import Graph, GraphError
 from fastcnn.engine.plan.candidates import make_target
@@ -314,6 +316,14 @@ def test_a_tight_tolerance_drops_winograd(how: Literal["heuristic", "tune"], mon
     assert strict.plan.error is not None
     assert strict.plan.error <= 1.5e-6
     assert any("exceeded the error budget" in note for note in tight.plan.notes)
+
+
+def test_a_net_that_does_nothing_gives_back_its_input(tmp_path: Path) -> None:
+    net = fastcnn.compile(torch.nn.Sequential(torch.nn.Identity(), torch.nn.Dropout()).eval(), torch.zeros(1, 3, 4, 4))
+    x = np.arange(96, dtype=np.float32).reshape(2, 3, 4, 4)
+    assert np.array_equal(net(x), x)
+    net.save(tmp_path / "nothing.fcnn")
+    assert np.array_equal(fastcnn.load(tmp_path / "nothing.fcnn")(x), x)
 
 
 def test_a_budget_nothing_on_the_sample_can_judge() -> None:

@@ -29,7 +29,7 @@ def cut(graph: Graph, shapes: Mapping[str, Shape]) -> list[Segment]:
             runs[-1].append(node)
     runs = [run for run in runs if run]
     if not runs:
-        return [Segment((), graph.outputs, graph=graph)]
+        return [Segment(tuple(v.name for v in graph.inputs), graph.outputs, graph=graph)]
     segments = []
     for i, run in enumerate(runs):
         made = {node.name for node in run}
