@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -111,6 +113,7 @@ def _help(words: list[str]) -> int:
 def main() -> None:
     """Entry point of the ``fastcnn`` script and of ``python -m fastcnn``."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _interrupt_again
     # The library's own lines, such as a saved plan that does not fit this machine.
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("fastcnn").setLevel(logging.INFO)
@@ -122,6 +125,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = DONE
     sys.exit(code)
+
+
+def _interrupt_again(unraisable: Any) -> None:
+    """Repeat an interrupt that fell into a callback whose exceptions Python drops, once that callback is over."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
