@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -19,15 +20,10 @@ class Buffer {
   // Zero-filled. Throws std::bad_alloc.
   explicit Buffer(size_t floats) : floats_(floats) {
     if (floats == 0) return;
-    constexpr size_t kHuge = size_t{2} << 20;
-    const size_t align = floats * sizeof(float) >= kHuge ? kHuge : 64;
-    const size_t bytes = (floats * sizeof(float) + align - 1) / align * align;
-    data_ = static_cast<float*>(std::aligned_alloc(align, bytes));
+    const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+    data_ = static_cast<float*>(mapped_bytes() != 0 ? map(mapped_bytes()) : std::aligned_alloc(64, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (align == kHuge) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-    std::memset(data_, 0, bytes);
+    std::memset(data_, 0, bytes);  // touches every page
   }
   Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), floats_(std::exchange(other.floats_, 0)) {}
@@ -38,13 +34,46 @@ class Buffer {
   }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { std::free(data_); }
+  ~Buffer() {
+    if (mapped_bytes() != 0) {
+      unmap(data_, mapped_bytes());
+    } else {
+      std::free(data_);
+    }
+  }
 
   float* data() { return data_; }
   const float* data() const { return data_; }
   size_t size() const { return floats_; }
 
  private:
+  static constexpr size_t kHuge = size_t{2} << 20;
+
+  // Straight from the system: the heap would hand out memory that lies on small pages since its last use.
+#if defined(__linux__)
+  size_t mapped_bytes() const {
+    const size_t bytes = floats_ * sizeof(float);
+    return bytes >= kHuge ? (bytes + kHuge - 1) / kHuge * kHuge : 0;
+  }
+  static void* map(size_t bytes) {
+    void* const found = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (found == MAP_FAILED) return nullptr;
+    char* const first = static_cast<char*>(found);
+    const size_t skip = (kHuge - reinterpret_cast<uintptr_t>(found) % kHuge) % kHuge;
+    if (skip != 0) munmap(first, skip);
+    if (skip != kHuge) munmap(first + skip + bytes, kHuge - skip);
+#if defined(MADV_HUGEPAGE)
+    madvise(first + skip, bytes, MADV_HUGEPAGE);
+#endif
+    return first + skip;
+  }
+  static void unmap(void* data, size_t bytes) { munmap(data, bytes); }
+#else
+  size_t mapped_bytes() const { return 0; }
+  static void* map(size_t) { return nullptr; }
+  static void unmap(void*, size_t) {}
+#endif
+
   float* data_ = nullptr;
   size_t floats_ = 0;
 };

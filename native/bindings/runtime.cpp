@@ -129,6 +129,9 @@ void bind_runtime(nb::module_& m) {
       [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
       nb::arg("threads"), nb::arg("megabytes"), nb::call_guard<nb::gil_scoped_release>());
   m.def(
+      "bf16_pays", [](const std::string& isa) { return direct_kernels(isa_from_name(isa)).bf16_pays; }, nb::arg("isa"),
+      "Whether products in bf16 are faster than in fp32");
+  m.def(
       "direct_configs",
       [](const std::string& isa) {
         const DirectKernels& k = direct_kernels(isa_from_name(isa));

@@ -73,7 +73,9 @@ std::string StepRule::word(const std::string& key, std::initializer_list<const c
   fail("'" + key + "' is '" + it->second + "', which is not known");
 }
 
-bool StepRule::sixteen_bits() { return s.words.count("weights") != 0 && word("weights", {"f32", "i16"}) == "i16"; }
+std::string StepRule::stored() {
+  return s.words.count("weights") != 0 ? word("weights", {"f32", "i16", "bf16"}) : "f32";
+}
 
 const FloatArray& StepRule::weight(const std::string& key, size_t rank) {
   seen_weights_.insert(key);

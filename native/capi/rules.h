@@ -32,7 +32,7 @@ class StepRule {
   const std::vector<int64_t>& list(const std::string& key, size_t length, int64_t least, int64_t most);
   const std::vector<int64_t>& list(const std::string& key, int64_t least, int64_t most);  // of any length
   std::string word(const std::string& key, std::initializer_list<const char*> allowed);
-  bool sixteen_bits();  // the word "weights", f32 where it is not given, or i16
+  std::string stored();  // the word "weights": f32 where it is not given, i16 or bf16
 
   // Weights.
   const FloatArray& weight(const std::string& key, size_t rank);

@@ -40,15 +40,21 @@ void direct_attributes(StepRule& r) {
   r.integer("pixel_block", 1, INT32_MAX / 2);
   r.integer("sum_terms", 1, 1 << 24);
   const bool compensated = r.integer("compensated", 0, 1, 0) != 0;
-  r.require(!r.sixteen_bits() || (panels && !compensated), "16-bit weights go with split panels and plain sums");
+  const std::string stored = r.stored();
+  r.require(stored != "i16" || (panels && !compensated), "'i16' weights go with split panels and plain sums");
+  const bool map = r.s.out.h > 1 || r.s.out.w > 1;
+  r.require(stored != "bf16" || (r.s.in[0].blocked && map && !compensated),
+            "'bf16' goes with channel-blocked maps and plain sums");
 }
 
-// Floats of weights as matrices of `rows` x `columns` in all; in 16 bits (runtime/steps/rounding.h) they are rounded
-// from a panel of floats, and have scales, which weigh more than what is saved where there are few rows.
+// Floats of weights as matrices of `rows` x `columns` in all. In 16 bits they are rounded from a panel of floats; whole
+// numbers (runtime/steps/rounding.h) have scales, which weigh more than what is saved where there are few rows.
 int64_t packed_floats(StepRule& r, int64_t rows, int64_t columns, int64_t panel_columns) {
   const int64_t count = bounded_product({rows, columns});
-  if (!r.sixteen_bits()) return count;
+  const std::string stored = r.stored();
+  if (stored == "f32") return count;
   r.packing = bounded_product({rows, panel_columns});
+  if (stored == "bf16") return (count + 1) / 2;
   return (count + 1) / 2 + bounded_product({(rows + kScaleRows - 1) / kScaleRows, columns});
 }
 
@@ -91,7 +97,7 @@ int64_t direct_rule(StepRule& r) {
 int64_t transposed_rule(StepRule& r) {
   convolution_inputs(r);
   direct_attributes(r);
-  r.require(!r.sixteen_bits(), "'weights' is 'i16': a transposed convolution has weights of 'f32' only");
+  r.require(r.stored() == "f32", "a transposed convolution has weights of 'f32' only");
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
@@ -136,7 +142,7 @@ int64_t winograd_rule(StepRule& r) {
   r.list("dilation", 2, 1, 1);
   r.integer("groups", 1, 1);
   r.word("split", {"tiles", "panels"});
-  r.sixteen_bits();
+  r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& padding = r.list("padding", 4, 0, kMostStep);
   r.require(
       out.h == in.h + padding[0] + padding[2] - kernel + 1 && out.w == in.w + padding[1] + padding[3] - kernel + 1,

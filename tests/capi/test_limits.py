@@ -23,6 +23,7 @@ from tests.capi.library import Net, Refused
 from tests.engine.nets import Maker, compiled, native
 
 I16 = {"split": "panels", "weights": "i16", "compensated": 0}
+BF16 = {"weights": "bf16", "compensated": 0}
 
 
 @pytest.fixture
@@ -51,7 +52,9 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         ("pool", {"kernel": [1 << 15, 1 << 15]}, "a window covers too many values"),
         ("pool", {"padding": [1 << 27, 0, 0, 1 << 27]}, "a window covers too many values"),
         ("pool", {"padding": [0, 1 << 15, 1 << 15, 0]}, "a window covers too many values"),
-        ("transposed", I16, "'weights' is 'i16': a transposed convolution has weights of 'f32' only"),
+        ("transposed", I16, "a transposed convolution has weights of 'f32' only"),
+        ("transposed", BF16, "a transposed convolution has weights of 'f32' only"),
+        ("direct", BF16, "'bf16' goes with channel-blocked maps and plain sums"),  # the first one reads planes
     ],
 )
 def test_attributes_no_planner_gives(

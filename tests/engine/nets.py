@@ -65,7 +65,7 @@ class Maker:
 
 def compiled(graph: Graph, isa: str, threads: int = 1, *, exact: bool = False) -> CompiledNet:
     """Compile by rules of thumb."""
-    return CompiledNet(graph, make_target(isa, threads), tolerance=1e-3, exact=exact, how="heuristic")
+    return CompiledNet(graph, make_target(isa, threads), tolerance=5e-4, exact=exact, how="heuristic")
 
 
 def native(net: CompiledNet) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fastcnn import _native
 from fastcnn.engine.plan.slots import Candidate
 from tests.engine.nets import DIRECT, ISAS, WINOGRAD, Maker, choose, compiled, error_of, inputs_for, native
 
@@ -74,6 +75,48 @@ def test_weights_in_16_bits(
     assert "direct_i16" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
     # Every weight is off by up to 2^-16 of the largest of its 64; in sums of few products that is some 5e-5.
     assert error_of(net, inputs_for(graph), least=1.0) <= 1e-4
+
+
+def on_bf16_grid(x: np.ndarray) -> np.ndarray:
+    """Numbers of 8 significant bits, near those given."""
+    return (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@FEW
+@given(
+    n=st.integers(1, 2), in_c=CHANNELS, out_c=CHANNELS, h=SIZES, w=SIZES, kh=st.integers(1, 4), kw=st.integers(1, 4),
+    stride=st.integers(1, 3), dilation=st.integers(1, 2), pad=st.integers(0, 2), groups=st.sampled_from([1, 1, 2]),
+    threads=st.integers(1, 3), residual=st.booleans(), tile=st.integers(0, 1), block=st.integers(1, 50),
+    split=st.sampled_from(["pixels", "panels"]), terms=st.sampled_from([16, 512]),
+)  # fmt: skip
+def test_products_in_bf16(
+    isa: str, n: int, in_c: int, out_c: int, h: int, w: int, kh: int, kw: int, stride: int, dilation: int, pad: int,
+    groups: int, threads: int, residual: bool, tile: int, block: int, split: str, terms: int,
+) -> None:  # fmt: skip
+    """Weights and inputs that bf16 holds lose nothing; the sums are those of fp32."""
+    in_c, out_c = in_c * groups, out_c * groups
+    h, w = max(h, (kh - 1) * dilation + 1 - 2 * pad), max(w, (kw - 1) * dilation + 1 - 2 * pad)
+    make = Maker(n * 7 + in_c, (n, in_c, h, w))
+    arguments = {"stride": stride, "dilation": dilation, "padding": [pad] * 4, "groups": groups}
+    blocked = make.op("mul_scalar", make.op("max_pool2d", "x0", kernel_size=[1, 1], stride=[1, 1], padding=[0] * 4,
+                      dilation=[1, 1], ceil_mode=False), value=2.0)  # fmt: skip
+    layer = y = make.conv(blocked, in_c, out_c, (kh, kw), **arguments)
+    key = make.nodes[-1].params["weight"]
+    make.weights[key] = on_bf16_grid(make.weights[key])
+    if residual:
+        y = make.op("add", y, make.conv(blocked, in_c, out_c, (kh, kw), **arguments))
+    graph = make.graph(y)
+    net = compiled(graph, isa, threads, exact=True)
+    draft = next(d for d in native(net).lowered.drafts if d.name == layer)
+    assume(draft.op == "direct" and draft.inputs[0].storage.blocked and draft.out.nchw[2:] != (1, 1))
+    tile_pixels, panel = _native.direct_configs(isa)[tile]
+    attrs = {
+        "tile": tile_pixels, "panel": panel, "split": split, "pixel_block": block, "weights": "bf16", "compensated": 0,
+        "sum_terms": terms,
+    }  # fmt: skip
+    choose(net, layer, Candidate("bf16", draft.op, attrs, exact=False))
+    assert "direct_bf16" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
+    assert error_of(net, [on_bf16_grid(x) for x in inputs_for(graph)], least=1.0) <= DIRECT
 
 
 def test_weights_of_16_bits_lose_nothing(isa: str) -> None:

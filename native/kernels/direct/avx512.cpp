@@ -1,17 +1,11 @@
-#include "kernels/direct/generic.h"
 #include "kernels/direct/run.h"
 
 namespace fastcnn {
 
-static void run_avx512(const DirectShape& s, const DirectArgs& a, DirectConfig config) {
-  constexpr int V = 16;
-  FASTCNN_DIRECT_TILE(7, 4);
-  FASTCNN_DIRECT_TILE(2, 4);
-  FASTCNN_DIRECT_TILE(1, 8);
-}
-
 const DirectKernels& direct_kernels_avx512() {
-  static const DirectKernels kernels = {Isa::kAvx512, 16, run_avx512, {{7, 4}, {7, 2}, {2, 4}, {1, 8}}, 4};
+  static const DirectKernels kernels =
+      make_direct_kernels<16, DirectTile<14, 2>, DirectTile<7, 4>, DirectTile<2, 4>, DirectTile<1, 8>>(
+          Isa::kAvx512, {{14, 2}, {7, 4}, {2, 4}, {1, 8}});
   return kernels;
 }
 

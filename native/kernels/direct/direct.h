@@ -6,12 +6,16 @@
 // A "step" is one (channel block, tap) pair and carries `lanes` consecutive input floats: V for channel-blocked maps,
 // 1 for planar ones. Pixels are numbered through an OH x OW map; each has its own input and output address, so a tile
 // of pixels may run over the end of a row. Weights are packed [panel][step][lane][panel width].
+//
+// The same in bf16, summed in fp32: input and weights are rounded, and two lanes that follow each other are multiplied
+// at once, so that weights are packed [panel][step][pair of lanes][panel width][2].
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "base/activation.h"
+#include "base/bf16.h"
 #include "base/isa.h"
 
 namespace fastcnn {
@@ -30,17 +34,20 @@ struct DirectShape {
   bool act_before_residual = false;
 };
 
-struct DirectArgs {
-  const float* in = nullptr;        // pixel (0, 0), first channel block, tap offset 0
+template <class T>
+struct DirectArgsOf {
+  const T* in = nullptr;            // pixel (0, 0), first channel block, tap offset 0
   float* out = nullptr;             // pixel (0, 0) of channel block 0
   const float* residual = nullptr;  // likewise, or null
-  const float* weights = nullptr;   // panel `panel0`
+  const T* weights = nullptr;       // of block `block0`
   const float* bias = nullptr;      // channel block 0, padded to whole blocks, or null
   int block0 = 0;                   // first output channel block of this call
   int blocks = 0;                   // output channel blocks
   int pixel0 = 0, pixel1 = 0;       // half-open range of pixels
   int step0 = 0, step1 = 0;         // half-open range of steps that `weights` holds; step1 = 0: all of them
 };
+using DirectArgs = DirectArgsOf<float>;
+using DirectArgsBf16 = DirectArgsOf<Bf16>;
 
 struct DirectConfig {
   int tile = 0;   // pixels at once
@@ -57,12 +64,17 @@ inline int panel_width(int panel, int left) {
 }
 
 // Runs blocks in panels of `config.panel` vectors (the last one narrower), pixels in tiles of `config.tile`.
-using DirectFn = void (*)(const DirectShape&, const DirectArgs&, DirectConfig);
+template <class T>
+using DirectFn = void (*)(const DirectShape&, const DirectArgsOf<T>&, DirectConfig);
 
 struct DirectKernels {
   Isa isa;
   int lanes;  // V
-  DirectFn run;
+  DirectFn<float> run;
+  DirectFn<Bf16> run_bf16;  // for channel-blocked maps
+  // Vectors of V floats that lie in_step apart, to as many that lie out_step apart.
+  void (*to_bf16)(const float* in, ptrdiff_t in_step, int vectors, Bf16* out, ptrdiff_t out_step);
+  bool bf16_pays;           // there is an instruction for it: elsewhere it is slower than fp32
   DirectConfig configs[4];  // best first for a map of many pixels; the last one is for one or two pixels
   int config_count;
 };

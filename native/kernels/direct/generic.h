@@ -4,6 +4,8 @@
 // AVX-512 (32): 7x4, 12x2. P*NV should be at least (FMA latency x FMAs per cycle) = 8.
 #pragma once
 
+#include <type_traits>
+
 #include "base/simd.h"
 #include "kernels/direct/direct.h"
 
@@ -27,6 +29,49 @@ template <int V, int P, int NV, int LANES>
         for (int j = 0; j < NV; ++j) acc[i][j] += x * wv[j];
       }
       w += NV * V;
+    }
+  }
+}
+
+// Pairs of bf16 in the lanes of a vector of floats, and the sum of their products.
+template <int V>
+[[gnu::always_inline]] inline Vec<V> load_pairs(const Bf16* p) {
+  return load<V>(reinterpret_cast<const float*>(p));  // aligned as floats are: may_alias, and only moved
+}
+template <int V>
+[[gnu::always_inline]] inline Vec<V> splat_pair(const Bf16* p) {
+  int32_t pair;
+  std::memcpy(&pair, p, sizeof pair);
+  const IVec<V> all = pair - IVec<V>{};
+  return (Vec<V>)all;
+}
+template <int V>
+[[gnu::always_inline]] inline Vec<V> add_dots(Vec<V> acc, Vec<V> x, Vec<V> w) {
+#if defined(__AVX512BF16__)
+  if constexpr (V == 16) return (Vec<V>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)x, (__m512bh)w);
+#endif
+  const IVec<V> upper = IVec<V>{} - 0x10000, xi = (IVec<V>)x, wi = (IVec<V>)w;
+  acc += (Vec<V>)(xi << 16) * (Vec<V>)(wi << 16);
+  return acc + (Vec<V>)(xi & upper) * (Vec<V>)(wi & upper);
+}
+
+template <int V, int P, int NV, int LANES>
+[[gnu::always_inline]] inline void accumulate(Vec<V> (&acc)[P][NV], const Bf16* const (&in)[P], const int32_t* offset,
+                                              int steps, const Bf16* __restrict w) {
+  for (int s = 0; s < steps; ++s) {
+    const ptrdiff_t off = offset[s];
+#pragma GCC unroll 16
+    for (int l = 0; l < LANES; l += 2) {
+      Vec<V> wv[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) wv[j] = load_pairs<V>(w + j * 2 * V);
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) {
+        const Vec<V> x = splat_pair<V>(in[i] + off + l);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] = add_dots<V>(acc[i][j], x, wv[j]);
+      }
+      w += NV * 2 * V;
     }
   }
 }
@@ -59,9 +104,9 @@ template <int V, int P, int NV, int LANES>
   }
 }
 
-template <int V, int P, int NV, int LANES>
-void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (&in)[P], float* const (&out)[P],
-                 const float* const (&res)[P], const float* w, int block, int step0, int step1) {
+template <int V, int P, int NV, int LANES, class T>
+void direct_tile(const DirectShape& s, const DirectArgsOf<T>& a, const T* const (&in)[P], float* const (&out)[P],
+                 const float* const (&res)[P], const T* w, int block, int step0, int step1) {
   Vec<V> acc[P][NV];
   // Every cache block of steps is summed from zero and then added to what is there: a sum of sums, whose rounding error
   // grows with the length of a block and the number of blocks, not with their product.
@@ -71,9 +116,9 @@ void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (
 #pragma GCC unroll 16
     for (int i = 0; i < P; ++i) acc[i][j] = b;
   }
-  if (s.compensated_run == 0) {
+  if (!std::is_same_v<T, float> || s.compensated_run == 0) {
     accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
-  } else {
+  } else if constexpr (std::is_same_v<T, float>) {
     Vec<V> total[P][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < P; ++i)
@@ -134,13 +179,14 @@ void direct_tile(const DirectShape& s, const DirectArgs& a, const float* const (
 }
 
 // Walks pixels in row-major order and hands out addresses.
+template <class T>
 struct PixelCursor {
   const DirectShape& s;
-  const float* in;
+  const T* in;
   float* out;
   const float* res;
   int x;
-  PixelCursor(const DirectShape& shape, const DirectArgs& a, int block) : s(shape), x(a.pixel0 % shape.out_w) {
+  PixelCursor(const DirectShape& shape, const DirectArgsOf<T>& a, int block) : s(shape), x(a.pixel0 % shape.out_w) {
     const int y = a.pixel0 / shape.out_w;
     in = a.in + y * s.in_row + x * s.in_pixel;
     out = a.out + block * s.out_plane + y * s.out_row + x * s.out_pixel;
@@ -160,10 +206,10 @@ struct PixelCursor {
   }
 };
 
-template <int V, int P, int NV, int LANES>
-[[gnu::always_inline]] inline void tile_at(const DirectShape& s, const DirectArgs& a, PixelCursor& cursor,
-                                           const float* w, int block, int step0, int step1) {
-  const float* in[P];
+template <int V, int P, int NV, int LANES, class T>
+[[gnu::always_inline]] inline void tile_at(const DirectShape& s, const DirectArgsOf<T>& a, PixelCursor<T>& cursor,
+                                           const T* w, int block, int step0, int step1) {
+  const T* in[P];
   float* out[P];
   const float* res[P];
 #pragma GCC unroll 16
@@ -176,11 +222,17 @@ template <int V, int P, int NV, int LANES>
   direct_tile<V, P, NV, LANES>(s, a, in, out, res, w, block, step0, step1);
 }
 
-template <int V, int P, int NV, int LANES>
-void direct_panel(const DirectShape& s, const DirectArgs& a, const float* w, int block, int step0, int step1) {
-  PixelCursor cursor(s, a, block);
+template <int V, int P, int NV, int LANES, class T>
+void direct_panel(const DirectShape& s, const DirectArgsOf<T>& a, const T* w, int block, int step0, int step1) {
+  PixelCursor<T> cursor(s, a, block);
   int left = a.pixel1 - a.pixel0;
   for (; left >= P; left -= P) tile_at<V, P, NV, LANES>(s, a, cursor, w, block, step0, step1);
+  if constexpr (P > 7) {
+    if (left >= 7) {
+      tile_at<V, 7, NV, LANES>(s, a, cursor, w, block, step0, step1);
+      left -= 7;
+    }
+  }
   if constexpr (P > 4) {
     if (left >= 4) {
       tile_at<V, 4, NV, LANES>(s, a, cursor, w, block, step0, step1);
@@ -198,12 +250,12 @@ void direct_panel(const DirectShape& s, const DirectArgs& a, const float* w, int
   }
 }
 
-template <int V, int P, int LANES, int MAXNV>
-void panels(const DirectShape& s, const DirectArgs& a, int panel, int step0, int step1) {
-  const float* w = a.weights;
+template <int V, int P, int LANES, int MAXNV, class T>
+void panels(const DirectShape& s, const DirectArgsOf<T>& a, int panel, int step0, int step1) {
+  const T* w = a.weights;
   for (int b = 0; b < a.blocks;) {
     const int width = panel_width(panel, a.blocks - b);
-    const float* wp = w + static_cast<ptrdiff_t>(step0 - a.step0) * LANES * width * V;
+    const T* wp = w + static_cast<ptrdiff_t>(step0 - a.step0) * LANES * width * V;
     const int block = a.block0 + b;
     if constexpr (MAXNV >= 8) {
       if (width == 8) direct_panel<V, P, 8, LANES>(s, a, wp, block, step0, step1);
@@ -218,6 +270,24 @@ void panels(const DirectShape& s, const DirectArgs& a, int panel, int step0, int
     if (width == 1) direct_panel<V, P, 1, LANES>(s, a, wp, block, step0, step1);
     w += static_cast<ptrdiff_t>(s.steps) * LANES * width * V;
     b += width;
+  }
+}
+
+template <int V>
+void to_bf16(const float* in, ptrdiff_t in_step, int vectors, Bf16* out, ptrdiff_t out_step) {
+  for (int i = 0; i < vectors; ++i, in += in_step, out += out_step) {
+    const Vec<V> x = load<V>(in);
+#if defined(__AVX512BF16__)
+    if constexpr (V == 16) {
+      const __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
+      std::memcpy(out, &rounded, sizeof rounded);
+      continue;
+    }
+#endif
+    const IVec<V> u = (IVec<V>)x;
+    const IVec<V> rounded = ((u + 0x7fff + ((u >> 16) & 1)) >> 16), nan = (u >> 16) | 0x40;
+    typedef int16_t Short __attribute__((vector_size(V * 2), aligned(2), may_alias));
+    *reinterpret_cast<Short*>(out) = __builtin_convertvector(x == x ? rounded : nan, Short);
   }
 }
 

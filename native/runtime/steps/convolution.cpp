@@ -2,6 +2,10 @@
 //
 // Both become phases: stride-1 walks over an output grid with a list of taps. A convolution is one phase; a transposed
 // convolution with stride s is s*s phases, each writing every s-th output row and column.
+//
+// weights "i16": kept in 16 bits and expanded a piece at a time, for layers that wait for their weights.
+// weights "bf16": input and weights are rounded to bf16. The input that a block of pixels needs is rounded into scratch
+// memory, dense, when its turn comes; maps stay fp32, so that no error travels but the products' own.
 #include <algorithm>
 
 #include "kernels/direct/direct.h"
@@ -16,6 +20,28 @@ struct Tap {
   int ky, kx;  // weight
 };
 
+enum class Weights { kF32, kI16, kBf16 };
+
+Weights parse_weights(const StepSpec& spec) {
+  const std::string word = spec.word("weights", "f32");
+  if (word == "i16") return Weights::kI16;
+  return word == "bf16" ? Weights::kBf16 : Weights::kF32;
+}
+
+// Along one axis: the input that the taps of a pixel reach, and a copy of it without what no tap reaches.
+struct Reach {
+  int first = 0, size = 1;  // from the position of the pixel
+  int step = 1;             // of the input, from pixel to pixel
+  int dense_step = 1;       // of the copy
+
+  Reach() = default;
+  Reach(int step_between, int least, int most)
+      : first(least), size(most - least + 1), step(step_between), dense_step(std::min(step, size)) {}
+  int count(int pixels) const { return (pixels - 1) * dense_step + size; }
+  // Input position of entry i of a copy that begins with that pixel's reach.
+  int source(int pixel, int i) const { return (pixel + i / dense_step) * step + first + i % dense_step; }
+};
+
 struct Phase {
   int out_h = 0, out_w = 0;  // grid
   int in_step_y = 1, in_step_x = 1;
@@ -24,8 +50,11 @@ struct Phase {
   // Filled by pack():
   DirectShape shape;
   std::vector<int32_t> offsets;
-  Buffer weights;          // [panel][step][lane][panel width]
-  RoundedWeights rounded;  // the same in 16 bits
+  Buffer weights;          // [panel][step][lane][panel width]; bf16: [panel][step][pair of lanes][panel width][2]
+  RoundedWeights rounded;  // the former in 16 bits
+  Reach rows, columns;     // bf16, as what follows: the rounded input of a block of pixels
+  ptrdiff_t dense_row = 0, dense_plane = 0;
+  const Bf16* weights_bf16() const { return reinterpret_cast<const Bf16*>(weights.data()); }
 };
 
 // Groups the kernels can run on whole channel blocks; 1 (with zero weights between groups) always works.
@@ -60,7 +89,10 @@ class DirectStep final : public Step {
     if (!known || pixel_block_ < 1) throw std::invalid_argument("direct: no such tile configuration");
     const int run = std::max(1, static_cast<int>(spec.integer("sum_terms")) / (in_.blocked ? kernels_.lanes : 1));
     const bool compensated = spec.integer("compensated", 0) != 0;
-    i16_ = spec.word("weights", "f32") == "i16";
+    weights_ = parse_weights(spec);
+    if (weights_ == Weights::kBf16 && (!in_.blocked || transposed || compensated)) {
+      throw std::invalid_argument("direct: bf16 goes with a blocked input and plain sums");
+    }
     for (Phase& phase : phases_) {
       pack(phase, spec, groups, transposed);
       DirectShape& s = phase.shape;
@@ -72,8 +104,11 @@ class DirectStep final : public Step {
   }
 
   std::string kernel() const override {
-    return std::string(i16_ ? "direct_i16_" : "direct_f32_") + std::to_string(config_.tile) + "x" +
-           std::to_string(config_.panel * kernels_.lanes) + "_" + isa_name(kernels_.isa);
+    const char* name = weights_ == Weights::kI16    ? "direct_i16_"
+                       : weights_ == Weights::kBf16 ? "direct_bf16_"
+                                                    : "direct_f32_";
+    return name + std::to_string(config_.tile) + "x" + std::to_string(config_.panel * kernels_.lanes) + "_" +
+           isa_name(kernels_.isa);
   }
 
   size_t weight_bytes() const override {
@@ -84,11 +119,16 @@ class DirectStep final : public Step {
     return bytes;
   }
 
-  size_t scratch_floats(int threads) const override { return i16_ ? static_cast<size_t>(threads) * kPiece : 0; }
+  size_t scratch_floats(int threads) const override {
+    const size_t own = weights_ == Weights::kI16    ? kPiece
+                       : weights_ == Weights::kBf16 ? bf16_floats(phases_.front())
+                                                    : 0;
+    return static_cast<size_t>(threads) * own;
+  }
 
   void run(const RunContext& ctx) const override {
     for (const Phase& phase : phases_) {
-      if (i16_) {
+      if (weights_ == Weights::kI16) {
         run_unpacking(ctx, phase);
       } else if (split_panels_) {
         run_panels(ctx, phase);
@@ -120,6 +160,9 @@ class DirectStep final : public Step {
     s.act = epilogue_.act;
     s.act_before_residual = epilogue_.act_before_residual;
     fold_batch_ = p.out_h == 1 && p.out_w == 1 && phases_.size() == 1;
+    if (fold_batch_ && weights_ == Weights::kBf16) {
+      throw std::invalid_argument("direct: bf16 is for maps of more than one pixel");
+    }
     if (fold_batch_) {  // a map of one pixel: images are the pixels
       s.out_w = in_.n;
       s.in_pixel = in_.image;
@@ -129,9 +172,23 @@ class DirectStep final : public Step {
     std::vector<Tap> taps = p.taps;
     const bool empty = taps.empty();  // a phase no tap falls into: bias only
     if (empty) taps.push_back({0, 0, 0, 0});
+    const bool dense = weights_ == Weights::kBf16;
+    if (dense) {
+      p.rows = Reach(p.in_step_y, taps.front().dy, taps.back().dy);
+      p.columns = Reach(p.in_step_x, taps.front().dx, taps.back().dx);
+      // A block of pixels touches that many rows, or lies in the only one.
+      const int high = std::min(p.out_h, (pixel_block_ - 1) / p.out_w + 2);
+      p.dense_row =
+          static_cast<ptrdiff_t>(p.columns.count(p.out_h == 1 ? std::min(p.out_w, pixel_block_) : p.out_w)) * V;
+      p.dense_plane = p.rows.count(high) * p.dense_row;
+      s.in_row = p.rows.dense_step * p.dense_row;
+      s.in_pixel = static_cast<ptrdiff_t>(p.columns.dense_step) * V;
+    }
     for (int cb = 0; cb < in_blocks_; ++cb) {
       for (const Tap& tap : taps) {
-        const ptrdiff_t offset = cb * in_.plane + tap.dy * in_.row + tap.dx * in_.pixel;
+        const ptrdiff_t offset =
+            dense ? cb * p.dense_plane + (tap.dy - p.rows.first) * p.dense_row + (tap.dx - p.columns.first) * V
+                  : cb * in_.plane + tap.dy * in_.row + tap.dx * in_.pixel;
         if (offset != static_cast<int32_t>(offset)) throw std::invalid_argument("direct: the input map is too large");
         p.offsets.push_back(static_cast<int32_t>(offset));
       }
@@ -140,8 +197,12 @@ class DirectStep final : public Step {
     s.step_offset = p.offsets.data();
     const size_t rows = static_cast<size_t>(s.steps) * lanes, columns = static_cast<size_t>(groups_) * out_blocks_ * V;
     Buffer panel;
-    if (i16_) {
-      p.rounded = RoundedWeights(rows, columns);
+    if (weights_ == Weights::kI16) p.rounded = RoundedWeights(rows, columns);
+    if (weights_ == Weights::kBf16) {
+      p.weights = Buffer(rows * columns / 2);
+    }
+    const bool by_panel = weights_ != Weights::kF32;
+    if (by_panel) {
       panel = Buffer(rows * config_.panel * V);
     } else {
       p.weights = Buffer(rows * columns);
@@ -150,7 +211,7 @@ class DirectStep final : public Step {
     for (int g = 0; g < groups_; ++g) {
       for (int b = 0; b < out_blocks_;) {
         const int width = panel_width(config_.panel, out_blocks_ - b) * V;
-        float* to = i16_ ? panel.data() : p.weights.data() + rows * column;
+        float* to = by_panel ? panel.data() : p.weights.data() + rows * column;
         const float* filled = to;
         for (int cb = 0; cb < in_blocks_; ++cb) {
           for (const Tap& tap : taps) {
@@ -169,28 +230,89 @@ class DirectStep final : public Step {
             }
           }
         }
-        if (i16_) p.rounded.round(filled, column, static_cast<size_t>(width));
+        if (weights_ == Weights::kI16) p.rounded.round(filled, column, static_cast<size_t>(width));
+        if (weights_ == Weights::kBf16) {
+          Bf16* pair = const_cast<Bf16*>(p.weights_bf16()) + rows * column;
+          for (size_t row = 0; row < rows; row += 2, filled += 2 * width) {
+            for (int k = 0; k < width; ++k) {
+              *pair++ = round_bf16(filled[k]);
+              *pair++ = round_bf16(filled[k + width]);
+            }
+          }
+        }
         b += width / V;
         column += static_cast<size_t>(width);
       }
     }
   }
 
-  DirectArgs args(const RunContext& ctx, const Phase& p, int n, int group) const {
-    const int V = kernels_.lanes;
-    DirectArgs a;
-    const ptrdiff_t first = static_cast<ptrdiff_t>(group) * out_blocks_;
-    a.in = ctx.at(in_) + n * in_.image + group * in_blocks_ * in_.plane;
+  const float* input(const RunContext& ctx, int n, int group) const {
+    return ctx.at(in_) + n * in_.image + group * in_blocks_ * in_.plane;
+  }
+
+  // All but input and weights, for the output channel blocks `block` ... `stop`.
+  template <class T>
+  DirectArgsOf<T> args(const RunContext& ctx, const Phase& p, int n, int64_t block, int64_t stop) const {
+    DirectArgsOf<T> a;
     a.out = ctx.at(out) + n * out.image + p.out_y * out.row + p.out_x * out.pixel;
     if (epilogue_.has_residual) {
       a.residual = ctx.at(residual_) + n * residual_.image + p.out_y * residual_.row + p.out_x * residual_.pixel;
     }
-    if (!i16_) a.weights = p.weights.data() + first * V * p.shape.steps * p.shape.lanes;
     a.bias = epilogue_.bias.size() != 0 ? epilogue_.bias.data() : nullptr;
-    a.block0 = static_cast<int>(first);
-    a.blocks = out_blocks_;
+    a.block0 = static_cast<int>(block);
+    a.blocks = static_cast<int>(stop - block);
     return a;
   }
+
+  // Pixels first ... last of image n, output channel blocks `block` ... `stop`, which lie in one group.
+  void run_block(const RunContext& ctx, const Phase& p, int n, int64_t first, int64_t last, int64_t block,
+                 int64_t stop) const {
+    const int group = static_cast<int>(block / out_blocks_);
+    const ptrdiff_t weight = block * kernels_.lanes * p.shape.steps * p.shape.lanes;
+    if (weights_ == Weights::kBf16) {
+      DirectArgsBf16 a = args<Bf16>(ctx, p, n, block, stop);
+      a.pixel0 = static_cast<int>(first);
+      a.pixel1 = static_cast<int>(last);
+      a.weights = p.weights_bf16() + weight;
+      round_input(ctx, p, n, group, a);
+      kernels_.run_bf16(p.shape, a, config_);
+    } else {
+      DirectArgs a = args<float>(ctx, p, n, block, stop);
+      a.pixel0 = static_cast<int>(first);
+      a.pixel1 = static_cast<int>(last);
+      a.in = input(ctx, n, group);
+      a.weights = p.weights.data() + weight;
+      kernels_.run(p.shape, a, config_);
+    }
+  }
+
+  // What the pixels of `a` read, rounded, in this thread's scratch; makes `a` read it there.
+  void round_input(const RunContext& ctx, const Phase& p, int n, int group, DirectArgsBf16& a) const {
+    const int V = kernels_.lanes, out_w = p.shape.out_w;
+    const int y0 = a.pixel0 / out_w, y1 = (a.pixel1 - 1) / out_w;
+    const int x0 = p.out_h == 1 ? a.pixel0 : 0, x1 = p.out_h == 1 ? a.pixel1 : out_w;
+    const int rows = p.rows.count(y1 - y0 + 1), columns = p.columns.count(x1 - x0);
+    Bf16* copy = reinterpret_cast<Bf16*>(ctx.scratch + static_cast<size_t>(ctx.thread) * bf16_floats(p));
+    const float* map = input(ctx, n, group);
+    for (int cb = 0; cb < in_blocks_; ++cb, map += in_.plane) {
+      for (int r = 0; r < rows; ++r) {
+        const float* from = map + p.rows.source(y0, r) * in_.row;
+        Bf16* to = copy + cb * p.dense_plane + r * p.dense_row;
+        if (p.columns.size >= p.columns.step) {
+          kernels_.to_bf16(from + p.columns.source(x0, 0) * in_.pixel, in_.pixel, columns, to, V);
+          continue;
+        }
+        for (int k = 0; k < p.columns.size; ++k) {  // of every pixel its k-th column
+          kernels_.to_bf16(from + p.columns.source(x0, k) * in_.pixel, p.columns.step * in_.pixel, x1 - x0, to + k * V,
+                           p.columns.size * V);
+        }
+      }
+    }
+    a.in = copy - y0 * p.shape.in_row - x0 * p.shape.in_pixel;
+  }
+
+  // Scratch of one thread.
+  size_t bf16_floats(const Phase& p) const { return (in_blocks_ * static_cast<size_t>(p.dense_plane) + 1) / 2; }
 
   int images() const { return fold_batch_ ? 1 : in_.n; }
   int pixels(const Phase& p) const { return fold_batch_ ? in_.n : p.out_h * p.out_w; }
@@ -207,11 +329,9 @@ class DirectStep final : public Step {
       const int n = static_cast<int>(begin / per_image);
       const int64_t stop = std::min(end, (n + 1) * per_image);
       for (; begin < stop; begin += pixel_block_) {
-        for (int g = 0; g < groups_; ++g) {
-          DirectArgs a = args(ctx, p, n, g);
-          a.pixel0 = static_cast<int>(begin - n * per_image);
-          a.pixel1 = static_cast<int>(std::min(stop, begin + pixel_block_) - n * per_image);
-          kernels_.run(p.shape, a, config_);
+        const int64_t first = begin - n * per_image, last = std::min(stop, begin + pixel_block_) - n * per_image;
+        for (int64_t g = 0; g < groups_; ++g) {
+          run_block(ctx, p, n, first, last, g * out_blocks_, (g + 1) * out_blocks_);
         }
       }
       begin = stop;
@@ -221,22 +341,14 @@ class DirectStep final : public Step {
   void run_panels(const RunContext& ctx, const Phase& p) const {
     // Panels of all groups in a row; a thread's share may begin inside a group.
     int64_t begin, end;
-    const int V = kernels_.lanes;
     ctx.part(static_cast<int64_t>(groups_) * out_blocks_, begin, end, config_.panel);
     if (groups_ > 1) ctx.part(groups_, begin, end), begin *= out_blocks_, end *= out_blocks_;
     const int total = pixels(p);
     for (int n = 0; n < images(); ++n) {
       for (int pixel = 0; pixel < total; pixel += pixel_block_) {
         for (int64_t block = begin; block < end;) {
-          const int g = static_cast<int>(block / out_blocks_);
-          const int64_t stop = std::min(end, static_cast<int64_t>(g + 1) * out_blocks_);
-          DirectArgs a = args(ctx, p, n, g);
-          a.weights = p.weights.data() + block * V * p.shape.steps * p.shape.lanes;
-          a.block0 = static_cast<int>(block);
-          a.blocks = static_cast<int>(stop - block);
-          a.pixel0 = pixel;
-          a.pixel1 = std::min(total, pixel + pixel_block_);
-          kernels_.run(p.shape, a, config_);
+          const int64_t stop = std::min(end, (block / out_blocks_ + 1) * out_blocks_);
+          run_block(ctx, p, n, pixel, std::min(total, pixel + pixel_block_), block, stop);
           block = stop;
         }
       }
@@ -260,10 +372,9 @@ class DirectStep final : public Step {
         const int last = std::min(step + steps, shape.steps);
         p.rounded.expand(unpack_, static_cast<size_t>(block * V), vectors, step * lanes, last * lanes, piece);
         for (int n = 0; n < images(); ++n) {
-          DirectArgs a = args(ctx, p, n, g);
+          DirectArgs a = args<float>(ctx, p, n, block, block + vectors);
+          a.in = input(ctx, n, g);
           a.weights = piece;
-          a.block0 = static_cast<int>(block);
-          a.blocks = vectors;
           a.pixel1 = pixels(p);
           a.step0 = step;
           a.step1 = last;
@@ -283,7 +394,8 @@ class DirectStep final : public Step {
   Epilogue epilogue_;
   DirectConfig config_;
   int pixel_block_ = 1, groups_ = 1, in_blocks_ = 1, out_blocks_ = 1;
-  bool split_panels_ = false, fold_batch_ = false, i16_ = false;
+  bool split_panels_ = false, fold_batch_ = false;
+  Weights weights_ = Weights::kF32;
 };
 
 }  // namespace

@@ -29,7 +29,7 @@ ThreadsOption = Annotated[
 ]
 ToleranceOption = Annotated[
     str,
-    typer.Option("--tolerance", metavar="WORD", help="exact, fp32, or a number below 1: the largest error of the net"),
+    typer.Option("--tolerance", metavar="WORD", help="exact, fp32, relaxed, or a number below 1: the largest error"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout, nothing else")]
 PreprocessOption = Annotated[
@@ -72,7 +72,7 @@ def parse_tolerance(text: str) -> str | float:
     CliError
         If it is neither a known word nor a positive number.
     """
-    if text in ("exact", "fp32"):
+    if text in ("exact", "fp32", "relaxed"):
         return text
     try:
         value = float(text)
@@ -80,8 +80,8 @@ def parse_tolerance(text: str) -> str | float:
         value = math.nan
     if not 0 < value < 1:
         raise CliError(
-            f"--tolerance {text!r} is not known: allowed are exact, fp32 or a number between 0 and 1",
-            hint="fp32 allows a net error of 1e-4",
+            f"--tolerance {text!r} is not known: allowed are exact, fp32, relaxed or a number between 0 and 1",
+            hint="fp32 allows a net error of 1e-4, relaxed one of 1e-2",
         )
     return value
 

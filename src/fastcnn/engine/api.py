@@ -25,8 +25,9 @@ __all__ = ["CompiledNet", "compile", "load"]
 
 logger = logging.getLogger("fastcnn")
 
-Tolerance = Literal["exact", "fp32"] | float
+Tolerance = Literal["exact", "fp32", "relaxed"] | float
 
+RELAXED_TOLERANCE = 1e-2
 FP32_TOLERANCE = 1e-4
 EXACT_TOLERANCE = 2e-6
 
@@ -35,15 +36,20 @@ def resolve_tolerance(tolerance: Any) -> tuple[float, bool]:
     """Return the largest net error and whether only exact kernels may run.
 
     ``"exact"`` reorders nothing but sums; ``"fp32"`` allows Winograd, and 16-bit weights with a scale for every 64
-    where reading them is the cost, up to a net error of 1e-4; a float is that error.
+    where reading them is the cost, up to a net error of 1e-4; ``"relaxed"`` allows products in bf16 as well, up to
+    1e-2. A float is that error; from 1e-3 it allows bf16.
     """
     if tolerance == "exact":
         return EXACT_TOLERANCE, True
     if tolerance == "fp32":
         return FP32_TOLERANCE, False
+    if tolerance == "relaxed":
+        return RELAXED_TOLERANCE, False
     if isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool) and 0 < tolerance < 1:
         return float(tolerance), float(tolerance) <= EXACT_TOLERANCE
-    raise ValueError(f'tolerance={tolerance!r} is not understood: choose "exact", "fp32" or a number between 0 and 1')
+    raise ValueError(
+        f'tolerance={tolerance!r} is not understood: choose "exact", "fp32", "relaxed" or a number between 0 and 1'
+    )
 
 
 def resolve_threads(threads: Any) -> int:
@@ -77,10 +83,11 @@ def compile(
     example_inputs : Tensor, ndarray, or tuple of them
         float32, batch first. They fix the example shape, and the planner measures its error on them. A file that states
         the sizes of its inputs (the batch excepted) needs none.
-    tolerance : {"exact", "fp32"} or float
+    tolerance : {"exact", "fp32", "relaxed"} or float
         Largest error of the net against its exact kernels: per picture max|y - y_exact| / max|y_exact|. ``"exact"``
         reorders nothing but sums; ``"fp32"`` allows Winograd, and 16-bit weights (a scale for every 64) where reading
-        them is what a layer costs, up to 1e-4.
+        them is what a layer costs, up to 1e-4; ``"relaxed"`` allows products in bf16 too (where the CPU has them),
+        up to 1e-2.
     threads : int, optional
         Threads of one inference; one for each physical core by default.
     strict : bool

@@ -35,6 +35,11 @@ def _configs(isa: str) -> list[tuple[int, int]]:
 
 
 @lru_cache
+def _bf16_pays(isa: str) -> bool:
+    return bool(_native.bf16_pays(isa))
+
+
+@lru_cache
 def _winograd_tiles(isa: str) -> int:
     return int(_native.winograd_tiles(isa))
 
@@ -118,6 +123,35 @@ _UNPACK_MOST_PIXELS = 64
 """With more pixels the products take longer than reading the weights."""
 
 
+def bf16_candidates(
+    target: Target,
+    direct: list[Candidate],
+    *,
+    channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    out_map: tuple[int, int],
+) -> list[Candidate]:
+    """Direct kernels with products in bf16, where the machine has them: the tiles and splits of ``direct``."""
+    if not _bf16_pays(target.isa) or out_map == (1, 1):
+        return []
+    per_pixel = 2 * channels * min(kernel[0], stride[0]) * min(kernel[1], stride[1])
+    found = []
+    for candidate in direct:
+        if not candidate.exact:
+            continue
+        tile = candidate.attrs["tile"]
+        # The rounded input of a block stays in L2. Rows in full: a kernel's halo is rounded for every block.
+        fit = max(2 * tile, target.l2_bytes // 3 // per_pixel)
+        block = fit // out_map[1] * out_map[1] if fit >= out_map[1] else fit // tile * tile
+        attrs = {**candidate.attrs, "weights": "bf16", "pixel_block": min(block, out_map[0] * out_map[1])}
+        _, tile_name, split = candidate.label.split(":")
+        found.append(
+            Candidate(f"direct_bf16:{tile_name}:{split}", "direct", attrs, exact=False, why="products in bf16")
+        )
+    return found
+
+
 FORMS = {3: (6, 4, 2), 5: (4, 2)}
 """Output tiles m of the F(m, r) there are kernels for, by kernel size r."""
 
@@ -133,6 +167,7 @@ def winograd_candidates(
     out_channels: int,
     kernel: int,
     out_map: tuple[int, int],
+    relaxed: bool,
 ) -> list[Candidate]:
     """F(m, kernel) where it saves multiplications, tiles or output channels split between threads."""
     tile = _winograd_tiles(target.isa)
@@ -161,8 +196,8 @@ def winograd_candidates(
             label = f"winograd:{m}:{split}"
             why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
             scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
-            # The transforms of larger tiles multiply what 16 bits round off beyond any use.
-            half = m == 2 and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
+            # The transforms of larger tiles multiply what 16 bits round off, beyond any use where fp32 is asked for.
+            half = (m == 2 or relaxed) and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
             if half and (split == "panels" or target.threads == 1):
                 cost = macs / 36e9 / target.threads + spectra_bytes / 2 / 15e9
                 label = f"winograd_i16:{m}:{split}"

@@ -31,6 +31,9 @@ How = Literal["heuristic", "tune", "hint", "nearby"]
 SAFETY = 0.5
 """Share of the tolerance that the calibration inputs may use: other inputs can be worse."""
 
+RELAXED_FROM = 1e-3
+"""Tolerances below this are out of reach of bf16, which rounds to one part in 512."""
+
 MOST_MACS = 4 * 10**12
 """Multiply-adds of an inference that is still run on made-up inputs to measure an error: minutes on a small machine."""
 
@@ -106,7 +109,7 @@ def _planned(
     optimised = optimise(graph, shapes)
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
-    lowered = lower(graph, shapes, target, exact=exact)
+    lowered = lower(graph, shapes, target, exact=exact, relaxed=tolerance >= RELAXED_FROM)
 
     chosen, origin = tuning.heuristic_choice(lowered), "heuristic"
     key, cached, misfits = None, None, list[str]()

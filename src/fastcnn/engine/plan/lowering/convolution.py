@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastcnn.engine.graph.graph import Array, GraphError, Node
-from fastcnn.engine.plan.candidates import direct_candidates, winograd_candidates
+from fastcnn.engine.plan.candidates import bf16_candidates, direct_candidates, winograd_candidates
 from fastcnn.engine.plan.lowering.epilogue import bias_weights, split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
 from fastcnn.engine.plan.slots import Candidate, Slot
@@ -46,13 +46,19 @@ def conv(low: Lowerer, node: Node) -> None:
         low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
         stride=(stride[0], stride[1]), out_map=(out_h, out_w), exact=low.exact,
     )  # fmt: skip
+    if low.relaxed and not planar:
+        rounded = bf16_candidates(
+            low.target, candidates, channels=channels, kernel=weight.shape[2:4], stride=(stride[0], stride[1]),
+            out_map=(out_h, out_w),
+        )  # fmt: skip
+        candidates = rounded + candidates
     winograd = not planar and groups == 1 and weight.shape[2] == weight.shape[3] and stride == dilation == [1, 1]
     if winograd and not low.exact and channels >= lanes and filters >= lanes:
         fast = winograd_candidates(
             low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2],
-            out_map=(out_h, out_w),
+            out_map=(out_h, out_w), relaxed=low.relaxed,
         )  # fmt: skip
-        candidates = fast + candidates
+        candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates
     if groups > 1 and not _whole_blocks(groups, channels, filters, lanes):
         note = "groups narrower than a vector: run dense, zeros between them"
     low.emit(

@@ -46,11 +46,14 @@ class Lowered:
 class Lowerer:
     """State of one walk. Handlers read values with :meth:`blocked` or :meth:`plain` and make them with ``new_*``."""
 
-    def __init__(self, graph: Graph, shapes: Mapping[str, Shape], target: Target, *, exact: bool) -> None:
+    def __init__(
+        self, graph: Graph, shapes: Mapping[str, Shape], target: Target, *, exact: bool, relaxed: bool = False
+    ) -> None:
         self.graph = graph
         self.shapes = shapes
         self.target = target
         self.exact = exact
+        self.relaxed = relaxed
         self.macs = macs(graph, shapes)
         self.drafts: list[Draft] = []
         self.storages: list[Storage] = []
@@ -236,12 +239,14 @@ class Lowerer:
         return Lowered(self.drafts, self.storages, [self.dims(name) for name in self.graph.outputs])
 
 
-def lower(graph: Graph, shapes: Mapping[str, Shape], target: Target, *, exact: bool) -> Lowered:
+def lower(graph: Graph, shapes: Mapping[str, Shape], target: Target, *, exact: bool, relaxed: bool = False) -> Lowered:
     """Turn an optimised graph into drafts.
 
     Parameters
     ----------
     exact : bool
         Offer no candidates that reorder algebra.
+    relaxed : bool
+        Offer products in bf16, and 16-bit spectra of every Winograd form.
     """
-    return Lowerer(graph, shapes, target, exact=exact).run()
+    return Lowerer(graph, shapes, target, exact=exact, relaxed=relaxed).run()
