@@ -4,8 +4,11 @@
 // is compiled with other ISA flags, and a shared inline function could end up as the AVX-512 copy for every CPU.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include "base/region.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -41,6 +44,25 @@ template <int V>
 [[gnu::always_inline]] inline void store(float* p, Vec<V> v) {
   *reinterpret_cast<typename VecType<V>::unaligned*>(p) = v;
 }
+// Memory that will be wanted soon, fetched into L2 a few cache lines at a time by code that computes meanwhile.
+struct Ahead {
+  const char* at = nullptr;
+  int lines = 0;  // per visit
+
+  [[gnu::always_inline]] void visit() {
+    for (int k = 0; k < lines; ++k) __builtin_prefetch(at + k * 64, 0, 2);
+    at += lines * 64;
+  }
+};
+// Part `part` of `parts` of a region, for `visits` visits; less than all where that would be too many lines at once.
+[[gnu::always_inline]] inline Ahead ahead_part(Region region, int visits, ptrdiff_t part, ptrdiff_t parts) {
+  constexpr ptrdiff_t kMostLines = 32;
+  const ptrdiff_t all = visits * parts, share = (region.bytes / 64 + all - 1) / all;
+  const ptrdiff_t lines = share < kMostLines ? share : kMostLines, first = part * lines * visits * 64;
+  if (first >= region.bytes) return {};
+  return {static_cast<const char*>(region.data) + first, static_cast<int>(lines)};
+}
+
 template <int V>
 [[gnu::always_inline]] inline Vec<V> splat(float x) {
   return x - Vec<V>{};  // compiles to one broadcast; x - 0 is x for every x, NaN and -0 included

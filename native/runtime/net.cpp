@@ -57,11 +57,15 @@ void Net::replace_step(size_t index, StepSpec spec) {
   if (index >= steps_.size()) throw std::invalid_argument("replace_step: no such step");
   spec.isa = isa_;
   spec.threads = threads_;
+  if (index > 0) steps_[index - 1]->following = nullptr;
   steps_[index].reset();  // first free the old weights: the two together can be hundreds of megabytes
   steps_[index] = make_step(spec);
 }
 
 void Net::finish() {
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    steps_[i]->following = i + 1 < steps_.size() ? steps_[i + 1].get() : nullptr;
+  }
   size_t scratch = 0;
   for (const auto& step : steps_) {
     scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});

@@ -10,6 +10,7 @@
 #include "base/activation.h"
 #include "base/isa.h"
 #include "base/memory.h"
+#include "base/region.h"
 #include "base/threads.h"
 #include "runtime/tensor.h"
 
@@ -85,6 +86,9 @@ struct RunContext {
   }
   // This thread's part of 0 ... count - 1, in whole multiples of `unit`.
   void part(int64_t count, int64_t& begin, int64_t& end, int64_t unit = 1) const {
+    part_of(thread, threads, count, begin, end, unit);
+  }
+  static void part_of(int thread, int threads, int64_t count, int64_t& begin, int64_t& end, int64_t unit) {
     const int64_t units = (count + unit - 1) / unit;
     begin = units * thread / threads * unit;
     end = units * (thread + 1) / threads * unit;
@@ -101,7 +105,17 @@ class Step {
   virtual size_t scratch_floats(int) const { return 0; }  // for that many threads
   virtual size_t weight_bytes() const { return 0; }
   virtual std::string kernel() const = 0;
+  // What a thread reads first of its weights; by default the next step's.
+  virtual Region opening(int thread, int threads) const {
+    return following != nullptr ? following->opening(thread, threads) : Region{};
+  }
 
+  // What it reads first after this step.
+  Region after(const RunContext& ctx) const {
+    return following != nullptr ? following->opening(ctx.thread, ctx.threads) : Region{};
+  }
+
+  const Step* following = nullptr;  // set by the net
   Tensor out;
   bool zero_border = false;
 };

@@ -17,6 +17,7 @@
 #include "base/activation.h"
 #include "base/bf16.h"
 #include "base/isa.h"
+#include "base/region.h"
 
 namespace fastcnn {
 
@@ -44,6 +45,7 @@ struct DirectArgsOf {
   int block0 = 0;                   // first output channel block of this call
   int blocks = 0;                   // output channel blocks
   int pixel0 = 0, pixel1 = 0;       // half-open range of pixels
+  Region next;                      // what will be read after these weights: fetched meanwhile
   int step0 = 0, step1 = 0;         // half-open range of steps that `weights` holds; step1 = 0: all of them
 };
 using DirectArgs = DirectArgsOf<float>;

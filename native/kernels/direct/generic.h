@@ -14,8 +14,9 @@ namespace {
 
 template <int V, int P, int NV, int LANES>
 [[gnu::always_inline]] inline void accumulate(Vec<V> (&acc)[P][NV], const float* const (&in)[P], const int32_t* offset,
-                                              int steps, const float* __restrict w) {
+                                              int steps, const float* __restrict w, Ahead ahead) {
   for (int s = 0; s < steps; ++s) {
+    ahead.visit();
     const ptrdiff_t off = offset[s];
 #pragma GCC unroll 16
     for (int l = 0; l < LANES; ++l) {
@@ -57,8 +58,9 @@ template <int V>
 
 template <int V, int P, int NV, int LANES>
 [[gnu::always_inline]] inline void accumulate(Vec<V> (&acc)[P][NV], const Bf16* const (&in)[P], const int32_t* offset,
-                                              int steps, const Bf16* __restrict w) {
+                                              int steps, const Bf16* __restrict w, Ahead ahead) {
   for (int s = 0; s < steps; ++s) {
+    ahead.visit();
     const ptrdiff_t off = offset[s];
 #pragma GCC unroll 16
     for (int l = 0; l < LANES; l += 2) {
@@ -86,7 +88,7 @@ template <int V, int P, int NV, int LANES>
   for (int s = 0; s < steps; s += run) {
     const int count = run < steps - s ? run : steps - s;
     Vec<V> acc[P][NV] = {};
-    accumulate<V, P, NV, LANES>(acc, in, offset + s, count, w);
+    accumulate<V, P, NV, LANES>(acc, in, offset + s, count, w, {});
     w += static_cast<ptrdiff_t>(count) * LANES * NV * V;
     for (int i = 0; i < P; ++i) {
       for (int j = 0; j < NV; ++j) {
@@ -106,7 +108,7 @@ template <int V, int P, int NV, int LANES>
 
 template <int V, int P, int NV, int LANES, class T>
 void direct_tile(const DirectShape& s, const DirectArgsOf<T>& a, const T* const (&in)[P], float* const (&out)[P],
-                 const float* const (&res)[P], const T* w, int block, int step0, int step1) {
+                 const float* const (&res)[P], const T* w, int block, int step0, int step1, Ahead ahead) {
   Vec<V> acc[P][NV];
   // Every cache block of steps is summed from zero and then added to what is there: a sum of sums, whose rounding error
   // grows with the length of a block and the number of blocks, not with their product.
@@ -117,7 +119,7 @@ void direct_tile(const DirectShape& s, const DirectArgsOf<T>& a, const T* const 
     for (int i = 0; i < P; ++i) acc[i][j] = b;
   }
   if (!std::is_same_v<T, float> || s.compensated_run == 0) {
-    accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w);
+    accumulate<V, P, NV, LANES>(acc, in, s.step_offset + step0, step1 - step0, w, ahead);
   } else if constexpr (std::is_same_v<T, float>) {
     Vec<V> total[P][NV];
 #pragma GCC unroll 16
@@ -208,7 +210,7 @@ struct PixelCursor {
 
 template <int V, int P, int NV, int LANES, class T>
 [[gnu::always_inline]] inline void tile_at(const DirectShape& s, const DirectArgsOf<T>& a, PixelCursor<T>& cursor,
-                                           const T* w, int block, int step0, int step1) {
+                                           const T* w, int block, int step0, int step1, Ahead ahead) {
   const T* in[P];
   float* out[P];
   const float* res[P];
@@ -219,34 +221,39 @@ template <int V, int P, int NV, int LANES, class T>
     res[i] = cursor.res;
     cursor.next();
   }
-  direct_tile<V, P, NV, LANES>(s, a, in, out, res, w, block, step0, step1);
+  direct_tile<V, P, NV, LANES>(s, a, in, out, res, w, block, step0, step1, ahead);
 }
 
+// `next`: what is read after the panel.
 template <int V, int P, int NV, int LANES, class T>
-void direct_panel(const DirectShape& s, const DirectArgsOf<T>& a, const T* w, int block, int step0, int step1) {
+void direct_panel(const DirectShape& s, const DirectArgsOf<T>& a, const T* w, Region next, int block, int step0,
+                  int step1) {
   PixelCursor<T> cursor(s, a, block);
   int left = a.pixel1 - a.pixel0;
-  for (; left >= P; left -= P) tile_at<V, P, NV, LANES>(s, a, cursor, w, block, step0, step1);
+  const int steps = step1 - step0, tiles = left / P;
+  for (int tile = 0; tile < tiles; ++tile, left -= P) {
+    tile_at<V, P, NV, LANES>(s, a, cursor, w, block, step0, step1, ahead_part(next, steps, tile, tiles));
+  }
   if constexpr (P > 7) {
     if (left >= 7) {
-      tile_at<V, 7, NV, LANES>(s, a, cursor, w, block, step0, step1);
+      tile_at<V, 7, NV, LANES>(s, a, cursor, w, block, step0, step1, {});
       left -= 7;
     }
   }
   if constexpr (P > 4) {
     if (left >= 4) {
-      tile_at<V, 4, NV, LANES>(s, a, cursor, w, block, step0, step1);
+      tile_at<V, 4, NV, LANES>(s, a, cursor, w, block, step0, step1, {});
       left -= 4;
     }
   }
   if constexpr (P > 2) {
     if (left >= 2) {
-      tile_at<V, 2, NV, LANES>(s, a, cursor, w, block, step0, step1);
+      tile_at<V, 2, NV, LANES>(s, a, cursor, w, block, step0, step1, {});
       left -= 2;
     }
   }
   if constexpr (P > 1) {
-    for (; left > 0; --left) tile_at<V, 1, NV, LANES>(s, a, cursor, w, block, step0, step1);
+    for (; left > 0; --left) tile_at<V, 1, NV, LANES>(s, a, cursor, w, block, step0, step1, {});
   }
 }
 
@@ -256,18 +263,23 @@ void panels(const DirectShape& s, const DirectArgsOf<T>& a, int panel, int step0
   for (int b = 0; b < a.blocks;) {
     const int width = panel_width(panel, a.blocks - b);
     const T* wp = w + static_cast<ptrdiff_t>(step0 - a.step0) * LANES * width * V;
+    Region next = step1 == s.steps ? a.next : Region{};
+    if (b + width < a.blocks) {
+      const ptrdiff_t panel_size = static_cast<ptrdiff_t>(LANES) * width * V;
+      next = {wp + s.steps * panel_size, (step1 - step0) * panel_size * ptrdiff_t{sizeof(T)}};
+    }
     const int block = a.block0 + b;
     if constexpr (MAXNV >= 8) {
-      if (width == 8) direct_panel<V, P, 8, LANES>(s, a, wp, block, step0, step1);
+      if (width == 8) direct_panel<V, P, 8, LANES>(s, a, wp, next, block, step0, step1);
     }
     if constexpr (MAXNV >= 4) {
-      if (width == 4) direct_panel<V, P, 4, LANES>(s, a, wp, block, step0, step1);
+      if (width == 4) direct_panel<V, P, 4, LANES>(s, a, wp, next, block, step0, step1);
     }
     if constexpr (MAXNV >= 3) {
-      if (width == 3) direct_panel<V, P, 3, LANES>(s, a, wp, block, step0, step1);
+      if (width == 3) direct_panel<V, P, 3, LANES>(s, a, wp, next, block, step0, step1);
     }
-    if (width == 2) direct_panel<V, P, 2, LANES>(s, a, wp, block, step0, step1);
-    if (width == 1) direct_panel<V, P, 1, LANES>(s, a, wp, block, step0, step1);
+    if (width == 2) direct_panel<V, P, 2, LANES>(s, a, wp, next, block, step0, step1);
+    if (width == 1) direct_panel<V, P, 1, LANES>(s, a, wp, next, block, step0, step1);
     w += static_cast<ptrdiff_t>(s.steps) * LANES * width * V;
     b += width;
   }

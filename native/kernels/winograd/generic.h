@@ -175,9 +175,11 @@ void winograd_input(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out,
 // P tiles of a group of TILE times NV vectors of output channels. Two pointers and constant displacements only: the
 // loop is as many fused multiply-adds as the registers allow and the loads that feed them.
 template <int V, int TILE, int P, int NV>
-[[gnu::always_inline]] inline void product_tile(const float* v, const float* u, float* m, int blocks, bool add) {
+[[gnu::always_inline]] inline void product_tile(const float* v, const float* u, float* m, int blocks, bool add,
+                                                Ahead ahead) {
   Vec<V> acc[P][NV] = {};
   for (int cb = 0; cb < blocks; ++cb) {
+    ahead.visit();
 #pragma GCC unroll 16
     for (int l = 0; l < V; ++l) {
       Vec<V> w[NV];
@@ -207,12 +209,12 @@ template <int V, int TILE, int P, int NV>
 
 // The last, incomplete group: `rest` tiles, found among P, P - 1, ... 1.
 template <int V, int TILE, int P, int NV>
-void product_rest(const float* v, const float* u, float* m, int blocks, bool add, int rest) {
+void product_rest(const float* v, const float* u, float* m, int blocks, bool add, Ahead ahead, int rest) {
   if constexpr (P > 0) {
     if (rest == P) {
-      product_tile<V, TILE, P, NV>(v, u, m, blocks, add);
+      product_tile<V, TILE, P, NV>(v, u, m, blocks, add, ahead);
     } else {
-      product_rest<V, TILE, P - 1, NV>(v, u, m, blocks, add, rest);
+      product_rest<V, TILE, P - 1, NV>(v, u, m, blocks, add, ahead, rest);
     }
   }
 }
@@ -222,12 +224,15 @@ void product_panel(const WinogradProduct& p) {
   const float* v = p.v;
   float* m = p.m;
   int left = p.tiles;
+  const int groups = (left + TILE - 1) / TILE;
+  const auto ahead = [&](int group) { return ahead_part(p.next, p.blocks, group, groups); };
+  int group = 0;
   for (; left >= TILE; left -= TILE) {
-    product_tile<V, TILE, TILE, NV>(v, p.u, m, p.blocks, p.add);
+    product_tile<V, TILE, TILE, NV>(v, p.u, m, p.blocks, p.add, ahead(group++));
     v += p.group_stride;
     m += TILE * NV * V;
   }
-  product_rest<V, TILE, TILE - 1, NV>(v, p.u, m, p.blocks, p.add, left);
+  if (left > 0) product_rest<V, TILE, TILE - 1, NV>(v, p.u, m, p.blocks, p.add, ahead(group), left);
 }
 
 template <int V, int TILE>

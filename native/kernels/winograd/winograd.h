@@ -13,6 +13,7 @@
 
 #include "base/activation.h"
 #include "base/isa.h"
+#include "base/region.h"
 
 namespace fastcnn {
 
@@ -43,6 +44,7 @@ struct WinogradProduct {
   int tiles = 0, blocks = 0;   // blocks of input channels
   int width = 0;               // vectors of output channels, at most `panel`
   bool add = false;            // to what m holds
+  Region next;                 // what will be read after u: fetched meanwhile
 };
 
 struct WinogradKernels {

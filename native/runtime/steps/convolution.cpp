@@ -126,6 +126,19 @@ class DirectStep final : public Step {
     return static_cast<size_t>(threads) * own;
   }
 
+  Region opening(int thread, int threads) const override {
+    int64_t block = 0, stop = static_cast<int64_t>(groups_) * out_blocks_;
+    if (split_panels_ || weights_ == Weights::kI16) share(thread, threads, block, stop);
+    if (block >= stop) return {};
+    const Phase& p = phases_.front();
+    const int V = kernels_.lanes;
+    const ptrdiff_t rows = static_cast<ptrdiff_t>(p.shape.steps) * p.shape.lanes;
+    const ptrdiff_t count = rows * std::min<int64_t>(config_.panel, stop - block) * V;
+    if (weights_ == Weights::kI16) return {p.rounded.codes(static_cast<size_t>(block * V)), 2 * count};
+    if (weights_ == Weights::kBf16) return {p.weights_bf16() + rows * block * V, 2 * count};
+    return {p.weights.data() + rows * block * V, 4 * count};
+  }
+
   void run(const RunContext& ctx) const override {
     for (const Phase& phase : phases_) {
       if (weights_ == Weights::kI16) {
@@ -265,8 +278,8 @@ class DirectStep final : public Step {
   }
 
   // Pixels first ... last of image n, output channel blocks `block` ... `stop`, which lie in one group.
-  void run_block(const RunContext& ctx, const Phase& p, int n, int64_t first, int64_t last, int64_t block,
-                 int64_t stop) const {
+  void run_block(const RunContext& ctx, const Phase& p, int n, int64_t first, int64_t last, int64_t block, int64_t stop,
+                 Region next) const {
     const int group = static_cast<int>(block / out_blocks_);
     const ptrdiff_t weight = block * kernels_.lanes * p.shape.steps * p.shape.lanes;
     if (weights_ == Weights::kBf16) {
@@ -274,6 +287,7 @@ class DirectStep final : public Step {
       a.pixel0 = static_cast<int>(first);
       a.pixel1 = static_cast<int>(last);
       a.weights = p.weights_bf16() + weight;
+      a.next = next;
       round_input(ctx, p, n, group, a);
       kernels_.run_bf16(p.shape, a, config_);
     } else {
@@ -282,6 +296,7 @@ class DirectStep final : public Step {
       a.pixel1 = static_cast<int>(last);
       a.in = input(ctx, n, group);
       a.weights = p.weights.data() + weight;
+      a.next = next;
       kernels_.run(p.shape, a, config_);
     }
   }
@@ -331,24 +346,35 @@ class DirectStep final : public Step {
       for (; begin < stop; begin += pixel_block_) {
         const int64_t first = begin - n * per_image, last = std::min(stop, begin + pixel_block_) - n * per_image;
         for (int64_t g = 0; g < groups_; ++g) {
-          run_block(ctx, p, n, first, last, g * out_blocks_, (g + 1) * out_blocks_);
+          const bool ends = g + 1 == groups_ && begin + pixel_block_ >= end;
+          run_block(ctx, p, n, first, last, g * out_blocks_, (g + 1) * out_blocks_, ends ? after(ctx) : Region{});
         }
       }
       begin = stop;
     }
   }
 
+  // A thread's output channel blocks: whole panels, or whole groups.
+  void share(int thread, int threads, int64_t& begin, int64_t& end) const {
+    if (groups_ > 1) {
+      RunContext::part_of(thread, threads, groups_, begin, end, 1);
+      begin *= out_blocks_, end *= out_blocks_;
+    } else {
+      RunContext::part_of(thread, threads, out_blocks_, begin, end, config_.panel);
+    }
+  }
+
   void run_panels(const RunContext& ctx, const Phase& p) const {
     // Panels of all groups in a row; a thread's share may begin inside a group.
     int64_t begin, end;
-    ctx.part(static_cast<int64_t>(groups_) * out_blocks_, begin, end, config_.panel);
-    if (groups_ > 1) ctx.part(groups_, begin, end), begin *= out_blocks_, end *= out_blocks_;
+    share(ctx.thread, ctx.threads, begin, end);
     const int total = pixels(p);
     for (int n = 0; n < images(); ++n) {
       for (int pixel = 0; pixel < total; pixel += pixel_block_) {
         for (int64_t block = begin; block < end;) {
           const int64_t stop = std::min(end, (block / out_blocks_ + 1) * out_blocks_);
-          run_block(ctx, p, n, pixel, std::min(total, pixel + pixel_block_), block, stop);
+          const bool ends = stop == end && pixel + pixel_block_ >= total && n + 1 == images();
+          run_block(ctx, p, n, pixel, std::min(total, pixel + pixel_block_), block, stop, ends ? after(ctx) : Region{});
           block = stop;
         }
       }
@@ -360,8 +386,7 @@ class DirectStep final : public Step {
     const int V = kernels_.lanes, lanes = p.shape.lanes;
     float* piece = ctx.scratch + static_cast<size_t>(ctx.thread) * kPiece;
     int64_t begin, end;
-    ctx.part(static_cast<int64_t>(groups_) * out_blocks_, begin, end, config_.panel);
-    if (groups_ > 1) ctx.part(groups_, begin, end), begin *= out_blocks_, end *= out_blocks_;
+    share(ctx.thread, ctx.threads, begin, end);
     for (int64_t block = begin; block < end;) {
       const int g = static_cast<int>(block / out_blocks_);
       const int vectors = panel_width(config_.panel, static_cast<int>((g + 1) * out_blocks_ - block));

@@ -80,7 +80,7 @@ class WinogradStep final : public Step {
         const int t0 = static_cast<int>(begin + cut(end - begin, k, chunks));
         const int t1 = static_cast<int>(begin + cut(end - begin, k + 1, chunks));
         for (int cb = 0; cb < in_.blocks; ++cb) transform(ctx, v, t0, t1, cb);
-        multiply(ctx, v, m, t0, t1, 0, out.blocks);
+        multiply(ctx, v, m, t0, t1, 0, out.blocks, k + 1 < chunks ? opening(ctx.thread, ctx.threads) : after(ctx));
       }
       return;
     }
@@ -96,9 +96,21 @@ class WinogradStep final : public Step {
       ctx.part(in_.blocks, cb0, cb1);
       for (int64_t cb = cb0; cb < cb1; ++cb) transform(ctx, v, t0, t1, static_cast<int>(cb));
       ctx.sync();
-      multiply(ctx, v, m, t0, t1, static_cast<int>(block0), static_cast<int>(block1));
+      multiply(ctx, v, m, t0, t1, static_cast<int>(block0), static_cast<int>(block1),
+               k + 1 < chunks ? opening(ctx.thread, ctx.threads) : after(ctx));
       if (k + 1 < chunks) ctx.sync();  // V is about to be overwritten
     }
+  }
+
+  Region opening(int thread, int threads) const override {
+    int64_t block = 0, stop = out.blocks;
+    if (split_panels_) RunContext::part_of(thread, threads, out.blocks, block, stop, kernels_.panel);
+    if (block >= stop) return {};
+    const size_t column = static_cast<size_t>(block) * lanes_ * form_->t * form_->t;
+    const ptrdiff_t rows = static_cast<ptrdiff_t>(in_.blocks) * lanes_;
+    const ptrdiff_t count = rows * std::min<int64_t>(kernels_.panel, stop - block) * lanes_;
+    if (i16_) return {rounded_.codes(column), 2 * count};
+    return {weights_.data() + rows * static_cast<ptrdiff_t>(column), 4 * count};
   }
 
  private:
@@ -176,7 +188,9 @@ class WinogradStep final : public Step {
   }
 
   // Products of all frequencies and inverse transforms, for output channel blocks block0 ... block1.
-  void multiply(const RunContext& ctx, const float* v, float* mbuf, int t0, int t1, int block0, int block1) const {
+  // `next`: what is read after that.
+  void multiply(const RunContext& ctx, const float* v, float* mbuf, int t0, int t1, int block0, int block1,
+                Region next) const {
     const int m = form_->m, freqs = form_->t * form_->t, V = lanes_;
     const ptrdiff_t steps = static_cast<ptrdiff_t>(in_.blocks) * V;
     const float* out_base = ctx.at(out);
@@ -206,6 +220,8 @@ class WinogradStep final : public Step {
         } else {
           p.v = v + q * v_stride_;
           p.u = weights_.data() + steps * (static_cast<ptrdiff_t>(column) + q * width * V);
+          p.next = {p.u + steps * width * V, 4 * steps * width * V};
+          if (q + 1 == freqs && b + width == block1) p.next = next;
           kernels_.product(p);
         }
       }
