@@ -6,6 +6,8 @@
 #include <chrono>
 #include <map>
 
+#include "base/isa.h"
+
 namespace fastcnn {
 namespace {
 
@@ -26,6 +28,19 @@ std::atomic<unsigned> forks{0};
 
 constexpr int kSpinsBeforeYield = 4096;                         // some 100 us on current x86
 constexpr auto kSpinAfterJob = std::chrono::microseconds(100);  // then the worker sleeps
+
+// In a team larger than the cores, whoever waits may be keeping from its core the very thread it waits for.
+int spins_of(int threads) { return threads > cpu_info().logical_cores ? 0 : kSpinsBeforeYield; }
+
+// One look of a waiting thread, of which it has had `spins` so far.
+inline void look_again(int& spins, int most) {
+  pause();
+  if (spins < most) {
+    ++spins;
+  } else {
+    sched_yield();
+  }
+}
 
 }  // namespace
 
@@ -52,13 +67,11 @@ void Barrier::wait() {
     phase_.store(phase + 1, std::memory_order_release);
     return;
   }
-  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
-    pause();
-    if (spins >= kSpinsBeforeYield) sched_yield();
-  }
+  int spins = 0;
+  while (phase_.load(std::memory_order_acquire) == phase) look_again(spins, spins_);
 }
 
-ThreadPool::ThreadPool(int threads) : threads_(threads), barrier_(threads) {
+ThreadPool::ThreadPool(int threads) : threads_(threads), spins_(spins_of(threads)), barrier_(threads, spins_) {
   try {
     workers_.reserve(static_cast<size_t>(threads));
     for (int t = 1; t < threads; ++t) workers_.emplace_back(&ThreadPool::work, this, t);
@@ -104,11 +117,8 @@ void ThreadPool::run_team(Job job, void* argument) {
     }
   }
   job(argument, 0, threads_);
-  for (int spins = 0; running_.load(std::memory_order_acquire) > 0; ++spins) {
-    if (threads_ == 1) break;
-    pause();
-    if (spins >= kSpinsBeforeYield) sched_yield();
-  }
+  int spins = 0;
+  while (running_.load(std::memory_order_acquire) > 0) look_again(spins, spins_);
 }
 
 void ThreadPool::work(int thread) {
@@ -118,6 +128,7 @@ void ThreadPool::work(int thread) {
     while (generation_.load() == seen) {
       for (int i = 0; i < 64 && generation_.load(std::memory_order_relaxed) == seen; ++i) pause();
       if (generation_.load() != seen) break;
+      if (spins_ == 0) sched_yield();  // the caller, or a member that has not finished, may need this core
       if (std::chrono::steady_clock::now() >= until) {
         std::unique_lock<std::mutex> lock(sleep_mutex_);
         sleeping_.fetch_add(1);

@@ -11,14 +11,15 @@
 
 namespace fastcnn {
 
-// All `threads` members must call wait(); spins, then yields, so that oversubscribed cores still make progress.
+// All `threads` members must call wait(); looks `spins` times, then yields, so that oversubscribed cores still make
+// progress.
 class Barrier {
  public:
-  explicit Barrier(int threads) : threads_(threads) {}
+  Barrier(int threads, int spins) : threads_(threads), spins_(spins) {}
   void wait();
 
  private:
-  const int threads_;
+  const int threads_, spins_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> phase_{0};
 };
@@ -55,6 +56,7 @@ class ThreadPool {
   void stop();
 
   const int threads_;
+  const int spins_;  // of a thread that waits for others, before it yields; 0 if the team is larger than the cores
   Barrier barrier_;
   std::mutex team_;
   Job job_ = nullptr;
