@@ -90,6 +90,18 @@ template <int V>
   return bound < x ? bound : x;
 }
 
+template <int V>
+[[gnu::always_inline]] inline Vec<V> sqrt(Vec<V> x) {
+#if defined(__AVX512F__)
+  if constexpr (V == 16) return (Vec<V>)_mm512_sqrt_ps((__m512)x);
+#endif
+#if defined(__AVX2__)
+  if constexpr (V == 8) return (Vec<V>)_mm256_sqrt_ps((__m256)x);
+#endif
+  for (int l = 0; l < V; ++l) x[l] = __builtin_sqrtf(x[l]);
+  return x;
+}
+
 // Round to nearest integer, ties to even, for |x| < 2^22 (the 1.5 * 2^23 trick).
 template <int V>
 [[gnu::always_inline]] inline Vec<V> round_even(Vec<V> x) {

@@ -134,8 +134,43 @@ float ew_sum(const float* in, ptrdiff_t n) {
 }
 
 template <int V>
+void local_response(const LocalResponse& a) {
+  const int blocks = (a.channels + V - 1) / V, before = a.size / 2, length = blocks * V + a.size;
+  // All squares of the row first, zeros around them: a window read right after it was written would wait.
+  for (int x = 0; x < a.pixels; ++x) {
+    float* squares = a.scratch + static_cast<ptrdiff_t>(x) * length;
+    for (int c = 0; c < before; ++c) squares[c] = 0;
+    for (int b = 0; b < blocks; ++b) {
+      const Vec<V> v = load<V>(a.in + b * a.in_plane + x * V);
+      store<V>(squares + before + b * V, v * v);
+    }
+    for (int c = before + a.channels; c < length; ++c) squares[c] = 0;
+  }
+  const Vec<V> k = splat<V>(a.k), alpha = splat<V>(a.alpha);
+  for (int x = 0; x < a.pixels; ++x) {
+    const float* squares = a.scratch + static_cast<ptrdiff_t>(x) * length;
+    for (int b = 0; b < blocks; ++b) {
+      Vec<V> sum = {};
+      for (int j = 0; j < a.size; ++j) sum += load<V>(squares + b * V + j);
+      Vec<V> scale = k + alpha * sum;
+      if (a.beta == 0.75f) {  // the usual exponent: two roots and no power
+        const Vec<V> root = sqrt<V>(scale);
+        scale = root * sqrt<V>(root);
+      } else if (a.beta == 0.5f) {
+        scale = sqrt<V>(scale);
+      } else {
+        for (int l = 0; l < V; ++l) scale[l] = __builtin_powf(scale[l], a.beta);
+      }
+      float* out = a.out + b * a.out_plane + x * V;
+      store<V>(out, load<V>(a.in + b * a.in_plane + x * V) / scale);
+      for (int c = b * V + V; c > a.channels; --c) out[c - 1 - b * V] = 0;  // kept finite
+    }
+  }
+}
+
+template <int V>
 ElementwiseKernels make_elementwise(Isa isa) {
-  return {isa, V, ew_unary<V>, ew_binary<V>, ew_scale_shift<V>, ew_softmax<V>, ew_sum<V>};
+  return {isa, V, ew_unary<V>, ew_binary<V>, ew_scale_shift<V>, ew_softmax<V>, ew_sum<V>, local_response<V>};
 }
 
 }  // namespace

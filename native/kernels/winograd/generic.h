@@ -207,14 +207,15 @@ template <int V, int TILE, int P, int NV>
     for (int j = 0; j < NV; ++j) store<V>(m + (i * NV + j) * V, acc[i][j]);
 }
 
-// The last, incomplete group: `rest` tiles, found among P, P - 1, ... 1.
+// A group of `count` tiles, found among P, P - 1, ... 1.
 template <int V, int TILE, int P, int NV>
-void product_rest(const float* v, const float* u, float* m, int blocks, bool add, Ahead ahead, int rest) {
+[[gnu::always_inline]] inline void product_group(const float* v, const WinogradProduct& p, float* m, int count,
+                                                 Ahead ahead) {
   if constexpr (P > 0) {
-    if (rest == P) {
-      product_tile<V, TILE, P, NV>(v, u, m, blocks, add, ahead);
+    if (count == P) {
+      product_tile<V, TILE, P, NV>(v, p.u, m, p.blocks, p.add, ahead);
     } else {
-      product_rest<V, TILE, P - 1, NV>(v, u, m, blocks, add, ahead, rest);
+      product_group<V, TILE, P - 1, NV>(v, p, m, count, ahead);
     }
   }
 }
@@ -223,16 +224,13 @@ template <int V, int TILE, int NV>
 void product_panel(const WinogradProduct& p) {
   const float* v = p.v;
   float* m = p.m;
-  int left = p.tiles;
-  const int groups = (left + TILE - 1) / TILE;
-  const auto ahead = [&](int group) { return ahead_part(p.next, p.blocks, group, groups); };
-  int group = 0;
-  for (; left >= TILE; left -= TILE) {
-    product_tile<V, TILE, TILE, NV>(v, p.u, m, p.blocks, p.add, ahead(group++));
+  const int groups = (p.tiles + p.group - 1) / p.group;
+  for (int g = 0, left = p.tiles; g < groups; ++g, left -= p.group) {
+    const int count = left < p.group ? left : p.group;
+    product_group<V, TILE, TILE, NV>(v, p, m, count, ahead_part(p.next, p.blocks, g, groups));
     v += p.group_stride;
-    m += TILE * NV * V;
+    m += p.group * NV * V;
   }
-  if (left > 0) product_rest<V, TILE, TILE - 1, NV>(v, p.u, m, p.blocks, p.add, ahead(group), left);
 }
 
 template <int V, int TILE>

@@ -6,7 +6,7 @@
 //   out                          <- AT m A        output()   one tile, one channel block, with bias, residual,
 //   activation
 //
-// A group is as many tiles as the product keeps in registers at once: what one pass of it reads is one stream.
+// A group is at most as many tiles as the product keeps in registers at once: what one pass of it reads is one stream.
 #pragma once
 
 #include <cstddef>
@@ -41,6 +41,7 @@ struct WinogradProduct {
   ptrdiff_t group_stride = 0;  // floats between groups
   const float* u = nullptr;    // [blocks * V][width * V]
   float* m = nullptr;          // [tiles][width * V]
+  int group = 1;               // tiles of a group; the last one may have fewer
   int tiles = 0, blocks = 0;   // blocks of input channels
   int width = 0;               // vectors of output channels, at most `panel`
   bool add = false;            // to what m holds

@@ -156,15 +156,21 @@ class WinogradStep final : public Step {
     return std::min(count, units * k / chunks * kernels_.tile);
   }
 
+  // Tiles of a group: groups of equal size rather than full ones and a small rest, which would wait for its sums.
+  int group_of(int tiles) const {
+    const int groups = (tiles + kernels_.tile - 1) / kernels_.tile;
+    return (tiles + groups - 1) / groups;
+  }
+
   // Input tiles t0 ... t1 of one channel block into V.
   void transform(const RunContext& ctx, float* v, int t0, int t1, int cb) const {
-    const int m = form_->m, t = form_->t, V = lanes_, group = kernels_.tile;
+    const int m = form_->m, t = form_->t, V = lanes_, group = group_of(t1 - t0);
     alignas(64) float edge[8 * 8 * 16];
     const float* base = ctx.at(in_) + cb * in_.plane;
     int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
     for (int i = t0; i < t1; ++i) {
       const int k = i - t0;
-      float* to = v + k / group * group_stride_ + (cb * group + k % group) * V;
+      float* to = v + k / group * group_stride_ + (cb * kernels_.tile + k % group) * V;
       const int iy = y * m - pad_top_, ix = x * m - pad_left_;
       const float* from = base + n * in_.image + iy * in_.row + ix * V;
       if (iy >= -in_.top && ix >= -in_.left && iy + t <= in_.h + in_.bottom && ix + t <= in_.w + in_.right) {
@@ -200,6 +206,7 @@ class WinogradStep final : public Step {
       WinogradProduct p;
       p.group_stride = group_stride_;
       p.tiles = t1 - t0;
+      p.group = group_of(p.tiles);
       p.blocks = in_.blocks;
       p.width = width;
       const size_t column = static_cast<size_t>(b) * V * freqs;

@@ -19,7 +19,7 @@ from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.candidates import Target
 
-_VERSION = 4  # raise when candidates or kernels change what is fastest
+_VERSION = 5  # raise when candidates or kernels change what is fastest
 
 
 def cache_dir() -> Path | None:

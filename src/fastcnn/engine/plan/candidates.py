@@ -34,6 +34,14 @@ def _configs(isa: str) -> list[tuple[int, int]]:
     return [(int(tile), int(panel)) for tile, panel in _native.direct_configs(isa)]
 
 
+def _chunks(target: Target, tile: int, tile_bytes: int, share: int) -> list[int]:
+    """Tiles to transform at once, whole groups of them: what L2 holds half of, and what stays in L3."""
+    most = -(-share // tile) * tile
+    near = max(2 * tile, target.l2_bytes // 2 // tile_bytes // tile * tile)
+    wide = max(9 * tile, min(_L3_SHARE_BYTES, 4 * target.l2_bytes) // tile_bytes // tile * tile)
+    return sorted({min(near, most), min(wide, most)})
+
+
 @lru_cache
 def _bf16_pays(isa: str) -> bool:
     return bool(_native.bf16_pays(isa))
@@ -184,24 +192,24 @@ def winograd_candidates(
         macs = t * t * tiles * in_channels * out_channels
         for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
             share = tiles if split == "panels" else math.ceil(tiles / target.threads)
-            # Spectra are read once per chunk, from L3 or memory; tiles of a chunk are read once per panel, from L2 or
-            # L3. Few large chunks win until a chunk leaves L3.
-            chunk = max(9 * tile, min(_L3_SHARE_BYTES, 4 * target.l2_bytes) // tile_bytes // tile * tile)
-            chunk = min(chunk, -(-share // tile) * tile)
-            chunks = math.ceil(share / chunk)
-            reread = chunks * (1 if split == "panels" else target.threads)
-            cost = macs / 40e9 / target.threads + spectra_bytes * reread / 15e9 * (spectra_bytes > 4e6)
-            padded = -(-min(share, chunk) // tile) * tile / min(share, chunk)
-            attrs = {"m": m, "chunk": chunk, "split": split}
-            label = f"winograd:{m}:{split}"
-            why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
-            scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
-            # The transforms of larger tiles multiply what 16 bits round off, beyond any use where fp32 is asked for.
-            half = (m == 2 or relaxed) and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
-            if half and (split == "panels" or target.threads == 1):
-                cost = macs / 36e9 / target.threads + spectra_bytes / 2 / 15e9
-                label = f"winograd_i16:{m}:{split}"
-                attrs = {**attrs, "weights": "i16"}
-                why += ", spectra in 16 bits"
-                scored.append((cost * padded, Candidate(label, "winograd", attrs, exact=False, why=why)))
+            for chunk in _chunks(target, tile, tile_bytes, share):
+                chunks = math.ceil(share / chunk)
+                own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
+                # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
+                tiles_fit = chunk * tile_bytes <= target.l2_bytes * 3 // 4
+                far = own_spectra if own_spectra + chunk * tile_bytes <= target.l2_bytes else own_spectra * chunks
+                far += 0 if tiles_fit else own_spectra / spectra_bytes * out_channels / 32 * chunk * tile_bytes * chunks
+                cost = macs / 60e9 / target.threads + far / 20e9
+                attrs = {"m": m, "chunk": chunk, "split": split}
+                label = f"winograd:{m}:{split}:{chunk}"
+                why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
+                scored.append((cost, Candidate(label, "winograd", attrs, exact=False, why=why)))
+                # The transforms of larger tiles multiply what 16 bits round off, beyond any use where fp32 is asked for.
+                half = (m == 2 or relaxed) and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
+                if half and (split == "panels" or target.threads == 1):
+                    cost = macs / 54e9 / target.threads + (far - own_spectra / 2) / 20e9
+                    label = f"winograd_i16:{m}:{split}:{chunk}"
+                    attrs = {**attrs, "weights": "i16"}
+                    why += ", spectra in 16 bits"
+                    scored.append((cost, Candidate(label, "winograd", attrs, exact=False, why=why)))
     return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])]
