@@ -204,7 +204,7 @@ def winograd_candidates(
                 label = f"winograd:{m}:{split}:{chunk}"
                 why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
                 scored.append((cost, Candidate(label, "winograd", attrs, exact=False, why=why)))
-                # The transforms of larger tiles multiply what 16 bits round off, beyond any use where fp32 is asked for.
+                # The transforms of larger tiles multiply what 16 bits round off, beyond any use in fp32.
                 half = (m == 2 or relaxed) and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
                 if half and (split == "panels" or target.threads == 1):
                     cost = macs / 54e9 / target.threads + (far - own_spectra / 2) / 20e9
