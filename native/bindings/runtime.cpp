@@ -25,11 +25,15 @@ using OutArray = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 int64_t get_int(const nb::dict& d, const char* key) { return nb::cast<int64_t>(d[key]); }
 
-// {"space", "index", "offset", "dims", "blocked", "border": [t, l, b, r], "nchw": [4], "image": stride override or 0}
+// {"space", "index", "offset", "dims", "blocked", "border": [t, l, b, r], "nchw": [4], "image": stride override or 0,
+//  "rows": of a band, else 0}
 Tensor parse_tensor(const nb::dict& d, int lanes) {
   Tensor t;
   const std::string space = nb::cast<std::string>(d["space"]);
-  t.space = space == "arena" ? Space::kArena : space == "input" ? Space::kInput : Space::kOutput;
+  t.space = space == "arena"   ? Space::kArena
+            : space == "input" ? Space::kInput
+            : space == "band"  ? Space::kBand
+                               : Space::kOutput;
   t.index = static_cast<int>(get_int(d, "index"));
   t.offset = get_int(d, "offset");
   t.dims = nb::cast<std::vector<int64_t>>(d["dims"]);
@@ -47,11 +51,8 @@ Tensor parse_tensor(const nb::dict& d, int lanes) {
   t.w = nchw[3];
   t.lanes = t.blocked ? lanes : 1;
   t.blocks = t.blocked ? (t.c + lanes - 1) / lanes : t.c;
-  t.pixel = t.lanes;
-  t.row = static_cast<ptrdiff_t>(t.left + t.w + t.right) * t.pixel;
-  t.plane = static_cast<ptrdiff_t>(t.top + t.h + t.bottom) * t.row;
-  const int64_t image = get_int(d, "image");
-  t.image = image != 0 ? image : t.plane * t.blocks;
+  t.rows = static_cast<int>(get_int(d, "rows"));
+  t.set_strides(get_int(d, "image"));
   return t;
 }
 
@@ -165,7 +166,8 @@ void bind_runtime(nb::module_& m) {
       .def_prop_ro("steps", &Net::steps)
       .def_prop_ro("weight_bytes", &Net::weight_bytes)
       .def_prop_ro("arena_bytes", [](const Net& n) { return n.arena_floats() * sizeof(float); })
-      .def_prop_ro("scratch_bytes", [](const Net& n) { return n.scratch_floats() * sizeof(float); })
+      .def_prop_ro("scratch_bytes",
+                   [](const Net& n) { return (n.scratch_floats() + n.group_floats()) * sizeof(float); })
       .def("kernel", [](const Net& n, size_t i) { return n.step(i).kernel(); })
       .def("step_weight_bytes", [](const Net& n, size_t i) { return n.step(i).weight_bytes(); })
       .def(
@@ -183,6 +185,17 @@ void bind_runtime(nb::module_& m) {
           },
           nb::arg("index"), nb::arg("op"), nb::arg("inputs"), nb::arg("out"), nb::arg("attrs"), nb::arg("weights"))
       .def("set_arena", &Net::set_arena, nb::arg("floats"))
+      .def(
+          "set_groups",
+          [](Net& n, const std::vector<std::vector<size_t>>& groups) {
+            std::vector<GroupSpec> specs;
+            for (const auto& g : groups) {
+              if (g.size() != 3) throw std::invalid_argument("a group is its first step, its last step and its rows");
+              specs.push_back({g[0], g[1], static_cast<int>(std::min<size_t>(g[2], INT32_MAX))});
+            }
+            n.set_groups(specs);
+          },
+          nb::arg("groups"), "[first step, last step, rows of a band] each, in order; finish() checks them")
       .def("finish", &Net::finish)
       .def("poison", &Net::poison, "Fill all workspaces with NaN (tests)")
       .def(

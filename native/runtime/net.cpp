@@ -1,7 +1,6 @@
 #include "runtime/net.h"
 
 #include <algorithm>
-#include <chrono>
 #include <system_error>
 
 namespace fastcnn {
@@ -50,6 +49,7 @@ size_t Net::add_step(StepSpec spec) {
   for (const Tensor& t : spec.in) note_external(t);
   note_external(spec.out);
   steps_.push_back(make_step(spec));
+  operands_.push_back({spec.in, spec.out});
   return steps_.size() - 1;
 }
 
@@ -60,17 +60,48 @@ void Net::replace_step(size_t index, StepSpec spec) {
   if (index > 0) steps_[index - 1]->following = nullptr;
   steps_[index].reset();  // first free the old weights: the two together can be hundreds of megabytes
   steps_[index] = make_step(spec);
+  operands_[index] = {spec.in, spec.out};
+}
+
+void Net::set_groups(std::vector<GroupSpec> groups) {
+  group_specs_ = std::move(groups);
+  check_groups();
+}
+
+// Every step that touches a band is a member of one group.
+void Net::check_groups() {
+  groups_.clear();
+  size_t next = 0, floats = 0;
+  const auto alone = [&](size_t end) {
+    for (; next < end; ++next) {
+      if (operands_[next].touches_bands()) throw std::invalid_argument("a step outside of groups has a band");
+    }
+  };
+  for (const GroupSpec& spec : group_specs_) {
+    if (spec.first < next) throw std::invalid_argument("groups overlap or are out of order");
+    groups_.emplace_back(spec, steps_, operands_);
+    alone(spec.first);
+    next = spec.last + 1;
+    floats = std::max(floats, groups_.back().floats());
+  }
+  alone(steps_.size());
+  thread_floats_ = floats;
 }
 
 void Net::finish() {
   for (size_t i = 0; i < steps_.size(); ++i) {
     steps_[i]->following = i + 1 < steps_.size() ? steps_[i + 1].get() : nullptr;
   }
+  check_groups();
   size_t scratch = 0;
   for (const auto& step : steps_) {
     scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});
   }
-  if (scratch <= scratch_floats_ && !workspaces_.empty()) return;
+  const auto fits = [&](const auto& w) {
+    return w->groups.size() >= group_floats() && w->arena.size() == arena_floats_;
+  };
+  const bool fit = std::all_of(workspaces_.begin(), workspaces_.end(), fits);
+  if (scratch <= scratch_floats_ && fit && !workspaces_.empty()) return;
   scratch_floats_ = std::max(scratch, scratch_floats_);
   workspaces_.clear();  // no call may run while steps are added or replaced
   std::unique_ptr<Workspace> first = make_workspace();
@@ -84,7 +115,7 @@ void Net::finish() {
 }
 
 std::unique_ptr<Net::Workspace> Net::make_workspace() const {
-  return std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_)});
+  return std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_), Buffer(group_floats())});
 }
 
 void Net::note_external(const Tensor& t) {
@@ -136,7 +167,7 @@ Net::Workspace* Net::acquire() {
 void Net::poison() {
   std::lock_guard<std::mutex> lock(fork_safe_mutex());
   for (const auto& workspace : workspaces_) {
-    for (Buffer* buffer : {&workspace->arena, &workspace->scratch}) {
+    for (Buffer* buffer : {&workspace->arena, &workspace->scratch, &workspace->groups}) {
       std::fill(buffer->data(), buffer->data() + buffer->size(), __builtin_nanf(""));
     }
   }
@@ -174,20 +205,22 @@ void Net::execute(const Job& job, int thread, int threads) const {
   ctx.barrier = threads > 1 ? job.barrier : nullptr;
   ctx.thread = thread;
   ctx.threads = threads;
-  using Clock = std::chrono::steady_clock;
+  float* memory = job.workspace->groups.data() + static_cast<size_t>(thread) * thread_floats_;
   for (int r = 0; r < job.repeats; ++r) {
-    Clock::time_point last = Clock::now();
+    StepClock clock(thread == 0 && job.times != nullptr ? job.times + r : nullptr, static_cast<size_t>(job.repeats));
+    auto group = groups_.begin();
     for (size_t i = 0; i < steps_.size(); ++i) {
+      if (group != groups_.end() && group->first() == i) {
+        group->run(ctx, memory, clock);
+        i = group->last();
+        ++group;
+      } else {
+        steps_[i]->run(ctx);
+      }
       const Step& step = *steps_[i];
-      step.run(ctx);
       if (step.zero_border) clear_border(ctx, step.out);
       ctx.sync();
-      if (job.times != nullptr && thread == 0) {
-        const Clock::time_point now = Clock::now();
-        job.times[i * static_cast<size_t>(job.repeats) + static_cast<size_t>(r)] =
-            std::chrono::duration<double>(now - last).count();
-        last = now;
-      }
+      clock.charge(i);
     }
   }
 }
@@ -233,6 +266,7 @@ void Net::profile(const float* const* inputs, float* const* outputs, int repeats
   job.inputs = inputs;
   job.outputs = outputs;
   job.repeats = repeats;
+  std::fill(times, times + steps_.size() * static_cast<size_t>(repeats), 0.0);
   job.times = times;
   start(job);
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -69,13 +70,15 @@ struct RunContext {
   const float* const* inputs = nullptr;
   float* const* outputs = nullptr;
   float* scratch = nullptr;
-  Barrier* barrier = nullptr;  // null when one thread runs alone
+  float* const* bands = nullptr;  // by member of the group that runs: where row 0 of its output is, or would be
+  Barrier* barrier = nullptr;     // null when one thread runs alone
   int thread = 0, threads = 1;
 
   float* base(const Tensor& t) const {
     float* memory = t.space == Space::kArena    ? arena
                     : t.space == Space::kInput  ? const_cast<float*>(inputs[t.index])
                     : t.space == Space::kOutput ? outputs[t.index]
+                    : t.space == Space::kBand   ? bands[t.index]
                                                 : nullptr;
     return memory + t.offset;
   }
@@ -97,11 +100,19 @@ struct RunContext {
   }
 };
 
+// The input rows that a row of output needs: row * stride + first, and the size - 1 that follow.
+struct RowReach {
+  int stride = 1, first = 0, size = 1;
+};
+
 class Step {
  public:
   virtual ~Step() = default;
   // Called by every thread of the team at once; no step may allocate, throw or touch what it does not own.
   virtual void run(const RunContext& ctx) const = 0;
+  // Rows row0 ... row1 - 1 of one image, by the calling thread alone: for steps that have a row_reach().
+  virtual void rows(const RunContext&, int, int, int) const {}
+  virtual std::optional<RowReach> row_reach() const { return std::nullopt; }
   virtual size_t scratch_floats(int) const { return 0; }  // for that many threads
   virtual size_t weight_bytes() const { return 0; }
   virtual std::string kernel() const = 0;

@@ -3,6 +3,9 @@
 // Blocked: [n][channel block][border + h + border][border + w + border][V]; channels past the last are kept finite
 // (their weights are zero). The border is part of the buffer and zero, so that convolutions need no edge cases.
 // Plain: row-major as numpy has it; a rank-4 plain tensor may have a border too (planar stems).
+// Band: a blocked map of which only some rows are there at a time, in memory of the thread that makes and reads them
+// (runtime/net.h, Group). It has no rows of border: those that a kernel reads above and below the map are made, of
+// zeros.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +14,11 @@
 
 namespace fastcnn {
 
-enum class Space : int { kArena = 0, kInput = 1, kOutput = 2, kConstant = 3 };
+enum class Space : int { kArena = 0, kInput = 1, kOutput = 2, kConstant = 3, kBand = 4 };
 
 struct Tensor {
   Space space = Space::kArena;
-  int index = 0;         // which input, output or constant
+  int index = 0;         // which input, output or constant; band: which member of the group writes it
   ptrdiff_t offset = 0;  // floats from the start of that memory to the first byte of the buffer, border included
   bool blocked = false;
   std::vector<int64_t> dims;  // logical shape
@@ -23,12 +26,20 @@ struct Tensor {
   int top = 0, left = 0, bottom = 0, right = 0;
   int lanes = 1;   // V for blocked tensors
   int blocks = 1;  // channel blocks; c for plain tensors
+  int rows = 0;    // of a band: how many there is room for
   ptrdiff_t image = 0, plane = 0, row = 0, pixel = 1;
 
   int64_t count() const {
     int64_t total = 1;
     for (int64_t d : dims) total *= d;
     return total;
+  }
+  // Sets rows, planes and images apart; `image_stride` 0: dense. A band holds rows of one image at a time.
+  void set_strides(ptrdiff_t image_stride) {
+    pixel = lanes;
+    row = (static_cast<ptrdiff_t>(left) + w + right) * pixel;
+    plane = (space == Space::kBand ? static_cast<ptrdiff_t>(rows) : static_cast<ptrdiff_t>(top) + h + bottom) * row;
+    image = space == Space::kBand ? 0 : image_stride != 0 ? image_stride : plane * blocks;
   }
   bool has_border() const { return (top | left | bottom | right) != 0; }
   ptrdiff_t interior() const { return top * row + left * pixel; }

@@ -71,7 +71,8 @@ class DirectStep final : public Step {
       : in_(spec.in.at(0)),
         kernels_(direct_kernels(spec.isa)),
         unpack_(unpack_kernels(spec.isa)),
-        phases_(std::move(phases)) {
+        phases_(std::move(phases)),
+        transposed_(transposed) {
     out = spec.out;
     epilogue_ = parse_epilogue(spec, out.blocks, kernels_.lanes);
     if (epilogue_.has_residual) residual_ = spec.in.at(1);
@@ -137,6 +138,17 @@ class DirectStep final : public Step {
     if (weights_ == Weights::kI16) return {p.rounded.codes(static_cast<size_t>(block * V)), 2 * count};
     if (weights_ == Weights::kBf16) return {p.weights_bf16() + rows * block * V, 2 * count};
     return {p.weights.data() + rows * block * V, 4 * count};
+  }
+
+  std::optional<RowReach> row_reach() const override {
+    if (transposed_ || fold_batch_ || weights_ == Weights::kI16) return std::nullopt;
+    const Phase& p = phases_.front();
+    return RowReach{p.in_step_y, p.taps.front().dy, p.taps.back().dy - p.taps.front().dy + 1};
+  }
+
+  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
+    const Phase& p = phases_.front();
+    run_range(ctx, p, n, static_cast<int64_t>(row0) * p.out_w, static_cast<int64_t>(row1) * p.out_w, false);
   }
 
   void run(const RunContext& ctx) const override {
@@ -343,14 +355,19 @@ class DirectStep final : public Step {
     while (begin < end) {
       const int n = static_cast<int>(begin / per_image);
       const int64_t stop = std::min(end, (n + 1) * per_image);
-      for (; begin < stop; begin += pixel_block_) {
-        const int64_t first = begin - n * per_image, last = std::min(stop, begin + pixel_block_) - n * per_image;
-        for (int64_t g = 0; g < groups_; ++g) {
-          const bool ends = g + 1 == groups_ && begin + pixel_block_ >= end;
-          run_block(ctx, p, n, first, last, g * out_blocks_, (g + 1) * out_blocks_, ends ? after(ctx) : Region{});
-        }
-      }
+      run_range(ctx, p, n, begin - n * per_image, stop - n * per_image, stop == end);
       begin = stop;
+    }
+  }
+
+  // Pixels first ... last of image n, all output channels; `ends`: the thread's last, then it fetches what follows.
+  void run_range(const RunContext& ctx, const Phase& p, int n, int64_t first, int64_t last, bool ends) const {
+    for (; first < last; first += pixel_block_) {
+      const int64_t stop = std::min(last, first + pixel_block_);
+      for (int64_t g = 0; g < groups_; ++g) {
+        const bool last_one = ends && stop == last && g + 1 == groups_;
+        run_block(ctx, p, n, first, stop, g * out_blocks_, (g + 1) * out_blocks_, last_one ? after(ctx) : Region{});
+      }
     }
   }
 
@@ -419,7 +436,7 @@ class DirectStep final : public Step {
   Epilogue epilogue_;
   DirectConfig config_;
   int pixel_block_ = 1, groups_ = 1, in_blocks_ = 1, out_blocks_ = 1;
-  bool split_panels_ = false, fold_batch_ = false;
+  bool split_panels_ = false, fold_batch_ = false, transposed_ = false;
   Weights weights_ = Weights::kF32;
 };
 

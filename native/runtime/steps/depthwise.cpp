@@ -39,6 +39,8 @@ class DepthwiseStep final : public Step {
       for (int64_t k = 0; k < taps; ++k) weights_.data()[(c / V * taps + k) * V + c % V] = w.data[c * taps + k];
     }
     taps_ = static_cast<int>(taps);
+    reach_ = {static_cast<int>(stride[0]), -static_cast<int>(padding[0]),
+              static_cast<int>((w.shape[2] - 1) * dilation[0] + 1)};
     split_rows_ = spec.word("split", "rows") == "rows";
   }
 
@@ -47,6 +49,13 @@ class DepthwiseStep final : public Step {
            isa_name(kernels_.isa);
   }
   size_t weight_bytes() const override { return weights_.size() * sizeof(float) + epilogue_.bytes(); }
+
+  std::optional<RowReach> row_reach() const override { return reach_; }
+
+  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
+    const int64_t first = static_cast<int64_t>(n) * out.blocks;
+    for (int64_t i = first; i < first + out.blocks; ++i) plane(ctx, i, row0, row1);
+  }
 
   void run(const RunContext& ctx) const override {
     int64_t begin, end;
@@ -82,6 +91,7 @@ class DepthwiseStep final : public Step {
   const DepthwiseKernels& kernels_;
   Epilogue epilogue_;
   DepthwiseShape shape_;
+  RowReach reach_;
   Buffer weights_;
   ptrdiff_t start_ = 0;
   int taps_ = 0;

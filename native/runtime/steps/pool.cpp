@@ -42,6 +42,15 @@ class PoolStep final : public Step {
     return std::string(shape_.kind == PoolKind::kMax ? "max_pool" : "average_pool") + "_f32_" + isa_name(kernels_.isa);
   }
 
+  std::optional<RowReach> row_reach() const override {
+    if (shape_.adaptive) return std::nullopt;
+    return RowReach{shape_.stride_h, -shape_.pad_top, (shape_.kernel_h - 1) * shape_.dilation_h + 1};
+  }
+
+  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
+    for (ptrdiff_t block = 0; block < out.blocks; ++block) plane(ctx, n, block, row0, row1);
+  }
+
   void run(const RunContext& ctx) const override {
     const int64_t planes = static_cast<int64_t>(out.n) * out.blocks;
     int64_t begin, end, row0 = 0, row1 = out.h;
@@ -53,13 +62,16 @@ class PoolStep final : public Step {
       ctx.part(planes, begin, end);
     }
     for (int64_t i = begin; i < end; ++i) {
-      const ptrdiff_t n = i / out.blocks, block = i % out.blocks;
-      kernels_.run(shape_, ctx.at(in_) + n * in_.image + block * in_.plane,
-                   ctx.at(out) + n * out.image + block * out.plane, static_cast<int>(row0), static_cast<int>(row1));
+      plane(ctx, i / out.blocks, i % out.blocks, static_cast<int>(row0), static_cast<int>(row1));
     }
   }
 
  private:
+  void plane(const RunContext& ctx, ptrdiff_t n, ptrdiff_t block, int row0, int row1) const {
+    kernels_.run(shape_, ctx.at(in_) + n * in_.image + block * in_.plane,
+                 ctx.at(out) + n * out.image + block * out.plane, row0, row1);
+  }
+
   Tensor in_;
   const PoolKernels& kernels_;
   PoolShape shape_;
