@@ -338,6 +338,7 @@ class ReaderStage:
 
         from fastcnn.artifact import save_graph
         from fastcnn.artifact.hint import make_hint
+        from fastcnn.engine.plan.plan import Bands
 
         self.seeds = []
         for i, graph in enumerate([every_form(), small_net()]):
@@ -349,6 +350,7 @@ class ReaderStage:
                 exact=False,
                 shapes=[v.shape for v in graph.inputs],
                 choices={node.name: "direct:6x2:pixels" for node in graph.nodes},
+                bands=[Bands(layer=graph.nodes[0].name, steps=3, rows=8)],
                 error=1e-5,
             )
             # With fields of no version besides, which the reader passes over.

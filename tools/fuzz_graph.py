@@ -214,6 +214,8 @@ def hint_field(rng: random.Random, file: Any) -> None:
     plan = file.inner["plan"]
     if not isinstance(plan, dict):
         return
+    layer = rng.choice(nodes_of(file))["name"] if nodes_of(file) else "n0"
+    band = {"layer": layer, "steps": rng.choice([2, 3, 4, 8]), "rows": rng.choice([1, 2, 5, 1000, 2**20])}
     lies: dict[str, tuple[Any, ...]] = {
         "isa": ("avx2", "scalar", "avx512", "neon", "", "AVX2\n", "é" * 100, 3, None, ["avx2"]),
         "threads": (0, 1, 2, 3, 255, 256, 257, 10**9, 2**40, -1, 10**400, 1.0, True, "2", None, []),
@@ -222,6 +224,7 @@ def hint_field(rng: random.Random, file: Any) -> None:
         "error": (None, 0, 0.0, 1e-9, 1e-5, 0.5, 1.0, 2.0, -1e-9, True, False, "0", [], 10**400, 1e308, 5e-324),
         "shapes": ([], [[]], [[1]], [[1, 3, 4, 4]], [[2**40] * 4], [[0, 0, 0, 0]], [[1.0]], [[True] * 4], None, 3, "x"),
         "choices": (None, [], {}, 3, "x", {"x": 1}, {"": ""}, {"absent": "direct:6x2:pixels"}),
+        "bands": (None, [], {}, [3], [{}], [band], [band] * 3, [band | {"rows": 2**40}], [band | {"layer": "absent"}]),
         "graph_crc32": (0, 1, -1, 2**32, 2**32 - 1, True, None, "0", 1.5),
         "future": (None, [1, 2.5], {"a": {"b": None}}),
     }

@@ -91,6 +91,17 @@ LIES: list[tuple[str, Any, str]] = [
     ("choices", {"n0_conv2d": ""}, r"plan.choices\['n0_conv2d'\] must match"),
     ("choices", {"n0_conv2d": "Winograd 6"}, r"plan.choices\['n0_conv2d'\] must match"),
     ("choices", {"n0_conv2d": "x" * 5000}, r"plan.choices\['n0_conv2d'\] has 5000 characters"),
+    ("bands", {}, "plan.bands must be a list, got dict"),
+    ("bands", [3] * 50, "plan.bands has 50 items, at most"),
+    ("bands", [3], r"plan.bands\[0\] must be an object, got int"),
+    ("bands", [{"layer": "n0_conv2d", "steps": 3}], r"plan.bands\[0\] must have the fields"),
+    ("bands", [{"layer": "absent", "steps": 3, "rows": 1}], r"plan.bands\[0\]: 'absent' is no layer"),
+    ("bands", [{"layer": 7, "steps": 3, "rows": 1}], r"plan.bands\[0\]: 7 is no layer"),
+    ("bands", [{"layer": "n0_conv2d", "steps": 1, "rows": 1}], r"plan.bands\[0\].steps must be in 2..8, got 1"),
+    ("bands", [{"layer": "n0_conv2d", "steps": 9, "rows": 1}], r"plan.bands\[0\].steps must be in 2..8, got 9"),
+    ("bands", [{"layer": "n0_conv2d", "steps": 3, "rows": 0}], r"plan.bands\[0\].rows must be in 1"),
+    ("bands", [{"layer": "n0_conv2d", "steps": 3, "rows": 2**40}], r"plan.bands\[0\].rows must be in 1"),
+    ("bands", [{"layer": "n0_conv2d", "steps": 3, "rows": True}], r"plan.bands\[0\].rows must be an integer"),
     ("graph_crc32", -1, r"plan.graph_crc32 must be in 0"),
     ("graph_crc32", 2**32, r"plan.graph_crc32 must be in 0"),
     ("graph_crc32", "0", "plan.graph_crc32 must be an integer"),
@@ -111,6 +122,12 @@ def test_unknown_fields_and_absent_ones_are_allowed(case: Callable[..., Path], t
     assert fastcnn.load(tmp_path / "bare.fcnn").plan.how == "heuristic"
     save_graph(tmp_path / "empty.fcnn", net(), plan_hint={})
     assert fastcnn.load(tmp_path / "empty.fcnn").tolerance == 1e-4
+
+
+def test_bands_that_this_net_cannot_have_are_left_out(case: Callable[..., Path]) -> None:
+    loaded = fastcnn.load(case(bands=[{"layer": "n0_conv2d", "steps": 2, "rows": 4}] * 3))
+    assert loaded.plan.bands == ()
+    assert np.isfinite(loaded(np.ones((1, 16, 20, 20), np.float32))).all()
 
 
 @pytest.mark.parametrize(

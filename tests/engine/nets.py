@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from fastcnn import _native
 from fastcnn.engine.graph import Graph, GraphInput, Node
 from fastcnn.engine.graph.shapes import infer_shapes
+from fastcnn.engine.plan.bands import find_groups
 from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.plan.tune import relative_error
@@ -82,6 +84,14 @@ def choose(net: CompiledNet, layer: str, candidate: Candidate) -> None:
     index = next(i for i, d in enumerate(built.lowered.drafts) if d.name == layer)
     built.replace(index, candidate)
     built.net.finish()
+
+
+def fuse(net: CompiledNet, rows: int) -> int:
+    """Run every group the planner finds in bands of that many rows; returns how many there are."""
+    built = native(net)
+    found = find_groups(built.lowered, built.chosen, make_target(net.isa, net.threads))
+    built.fuse([replace(g, rows=min(rows, built.lowered.drafts[g.last].out.nchw[2])) for g in found])
+    return len(found)
 
 
 def poison(net: CompiledNet) -> None:

@@ -37,6 +37,27 @@ def test_what_is_alive_together_lies_apart(seed: int) -> None:
     assert lower_bound(made) == busiest <= total
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_steps_that_run_together_count_as_one(seed: int) -> None:
+    """What one of them reads stays until the last is done, what one writes is there from the first on."""
+    together = [(3, 5), (6, 7), (15, 18)]
+
+    def widened(storage: Storage) -> tuple[int, int]:
+        spans = [(a, b) for a, b in together for step in (storage.first, storage.last) if a <= (step or 0) <= b]
+        return min([storage.first or 0, *(a for a, _ in spans)]), max([storage.last, *(b for _, b in spans)])
+
+    made = storages(seed, 40, 30)
+    total = plan_memory(made, together)
+    alive = [s for s in made if s.first is not None]
+    for i, a in enumerate(alive):
+        for b in alive[:i]:
+            (a0, a1), (b0, b1) = widened(a), widened(b)
+            if a0 <= b1 and b0 <= a1:
+                assert a.offset + a.floats() <= b.offset or b.offset + b.floats() <= a.offset
+    busiest = max(sum(s.floats() for s in alive if widened(s)[0] <= step <= widened(s)[1]) for step in range(40))
+    assert lower_bound(made, together) == busiest <= total
+
+
 def test_no_storages() -> None:
     assert plan_memory([]) == lower_bound([]) == 0
 

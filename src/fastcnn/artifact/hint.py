@@ -4,7 +4,8 @@
 
     {"isa": word, "threads": 1..256, "tolerance": 0 < t < 1, "exact": bool,
      "shapes": one list of extents per graph input, the example's,
-     "choices": {layer: candidate}, "error": number or null, "graph_crc32": checksum of graph and weights}
+     "choices": {layer: candidate}, "bands": a list of {"layer": the first, "steps": 2..8, "rows": 1 or more},
+     "error": number or null, "graph_crc32": checksum of graph and weights}
 
 Every field may be absent, and fields of later versions are passed over. ``error`` is a claim of whoever wrote the file;
 :meth:`PlanHint.claims` says whether it can be about this very net.
@@ -18,7 +19,7 @@ import re
 import reprlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from fastcnn.artifact import fields
 from fastcnn.artifact.errors import ArtifactError
 from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import MAX_NODES, MAX_SIZE, Shape
+from fastcnn.engine.plan.plan import Bands
 
 MAX_THREADS = 256
+MAX_STEPS = 8
+"""Of those that run together."""
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}(:[a-z0-9_]{1,32}){0,7}")
 
@@ -43,6 +47,7 @@ class PlanHint:
     exact: bool = False
     shapes: tuple[Shape, ...] | None = None
     choices: Mapping[str, str] | None = None
+    bands: tuple[Bands, ...] | None = None
     error: float | None = None
     graph_crc32: int | None = None
 
@@ -67,6 +72,7 @@ def make_hint(
     exact: bool,
     shapes: Sequence[Shape],
     choices: Mapping[str, str],
+    bands: Sequence[Bands] = (),
     error: float | None,
 ) -> dict[str, Any]:
     """Return the hint of a planned net; an error that is no finite number is left out."""
@@ -77,6 +83,7 @@ def make_hint(
         "exact": exact,
         "shapes": [list(shape) for shape in shapes],
         "choices": dict(choices),
+        "bands": [asdict(b) for b in bands],
         "error": error if error is not None and math.isfinite(error) else None,
         "graph_crc32": graph_crc32(graph),
     }
@@ -98,6 +105,7 @@ def parse_hint(hint: Mapping[str, Any] | None, graph: Graph) -> PlanHint:
         "exact": _exact,
         "shapes": lambda v: _shapes(v, graph),
         "choices": lambda v: _choices(v, graph),
+        "bands": lambda v: _bands(v, graph),
         "error": _error,
         "graph_crc32": lambda v: fields.integer(v, 0, 0xFFFFFFFF, "plan.graph_crc32"),
     }
@@ -171,3 +179,17 @@ def _choices(value: object, graph: Graph) -> dict[str, str]:
             raise ArtifactError(f"plan.choices: {reprlib.repr(layer)} is no layer of this graph")
         _matching(label, _LABEL, f"plan.choices[{reprlib.repr(layer)}]")
     return dict(value)
+
+
+def _bands(value: object, graph: Graph) -> tuple[Bands, ...]:
+    layers = {node.name for node in graph.nodes}
+    found = []
+    for i, given in enumerate(fields.array(value, len(graph.nodes), "plan.bands")):
+        what = f"plan.bands[{i}]"
+        item = fields.obj(given, {"layer", "steps", "rows"}, what)
+        layer = item["layer"]
+        if not isinstance(layer, str) or layer not in layers:
+            raise ArtifactError(f"{what}: {reprlib.repr(layer)} is no layer of this graph")
+        steps = fields.integer(item["steps"], 2, MAX_STEPS, f"{what}.steps")
+        found.append(Bands(layer=layer, steps=steps, rows=fields.integer(item["rows"], 1, MAX_SIZE, f"{what}.rows")))
+    return tuple(found)

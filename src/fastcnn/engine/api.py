@@ -215,6 +215,7 @@ def load(
             exact=exact,
             how=how,
             hint=hint.choices if how == "hint" else None,
+            bands=hint.bands if how == "hint" else None,
             # For another tolerance than the file's, and for another net, its error says nothing.
             known_error=hint.claims(artifact.graph, limit) if how == "hint" and tolerance is None else None,
             meta=artifact.meta,

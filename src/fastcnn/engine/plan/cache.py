@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastcnn import __version__, _native
 from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.plan import Bands
 
 _VERSION = 5  # raise when candidates or kernels change what is fastest
 
@@ -62,10 +63,13 @@ def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, toleranc
 
 @dataclass(frozen=True)
 class TunedBefore:
-    """What an earlier tuning run found: the winner of every layer, and the seconds of all that were timed."""
+    """What an earlier tuning run found: the winner of every layer, the seconds of all that were timed, and the groups
+    of steps that are faster together.
+    """
 
     choices: Mapping[str, str]
     seconds: Mapping[str, dict[str, float]]
+    bands: Sequence[Bands]
 
 
 def load_tuned(key: str) -> TunedBefore | None:
@@ -79,9 +83,12 @@ def load_tuned(key: str) -> TunedBefore | None:
             str(layer): {str(label): float(time) for label, time in times.items()}
             for layer, times in found["seconds"].items()
         }
+        bands = [
+            Bands(layer=str(b["layer"]), steps=int(b["steps"]), rows=max(1, int(b["rows"]))) for b in found["bands"]
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return TunedBefore(choices, seconds)
+    return TunedBefore(choices, seconds, bands)
 
 
 def store_tuned(key: str, tuned: TunedBefore) -> None:
@@ -94,7 +101,8 @@ def store_tuned(key: str, tuned: TunedBefore) -> None:
         handle, name = tempfile.mkstemp(dir=folder / "plans", suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"choices": dict(tuned.choices), "seconds": dict(tuned.seconds)}, file)
+                bands = [asdict(b) for b in tuned.bands]
+                json.dump({"choices": dict(tuned.choices), "seconds": dict(tuned.seconds), "bands": bands}, file)
             os.replace(name, folder / "plans" / f"{key}.json")
         except BaseException:
             Path(name).unlink(missing_ok=True)

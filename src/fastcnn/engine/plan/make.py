@@ -14,6 +14,7 @@ from fastcnn.engine.graph.graph import Array, Graph, GraphError
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan import tune as tuning
+from fastcnn.engine.plan.bands import Group, described, divisible, find_groups, likely, saved
 from fastcnn.engine.plan.build import Built, build
 from fastcnn.engine.plan.cache import TunedBefore, load_tuned, plan_key, store_tuned
 from fastcnn.engine.plan.candidates import Target
@@ -21,7 +22,7 @@ from fastcnn.engine.plan.layer_error import layer_error
 from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
-from fastcnn.engine.plan.plan import Plan, PlanStep
+from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
 from fastcnn.engine.plan.slots import Candidate
 
 logger = logging.getLogger("fastcnn")
@@ -55,6 +56,7 @@ def make_plan(
     exact: bool,
     how: How = "heuristic",
     hint: Mapping[str, str] | None = None,
+    bands: Sequence[Bands] | None = None,
     known_error: float | None = None,
     calibration: Sequence[Array] | None = None,
     progress: tuning.Progress | None = None,
@@ -72,6 +74,9 @@ def make_plan(
     how : {"heuristic", "tune", "hint", "nearby"}
         ``tune`` times the candidates (or finds an earlier result in the disk cache); ``hint`` follows ``hint``;
         ``nearby`` does so where it fits, as the choices of this net at another shape.
+    bands : sequence of Bands, optional
+        With ``hint``: the steps that run together, where they can. No output depends on them. Rules of thumb say it if
+        nothing is given.
     known_error : float, optional
         The error stated with the hint, for this very net and plan. It is then not measured again, unless the hint does
         not fit or one layer alone is worse than the tolerance.
@@ -91,8 +96,9 @@ def make_plan(
         # What overflows here is judged by whether it is finite, where it matters.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             return _planned(
-                graph, input_shapes, target, tolerance, exact, how, hint, known_error, list(calibration or ()), progress
-            )
+                graph, input_shapes, target, tolerance, exact, how, hint, bands, known_error, list(calibration or ()),
+                progress,
+            )  # fmt: skip
     except MemoryError:
         raise GraphError(
             f"too little free memory for inputs of shape {', '.join(map(str, input_shapes))}: give smaller or fewer "
@@ -102,7 +108,8 @@ def make_plan(
 
 def _planned(
     graph: Graph, input_shapes: Sequence[Shape], target: Target, tolerance: float, exact: bool, how: How,
-    hint: Mapping[str, str] | None, known_error: float | None, inputs: list[Array], progress: tuning.Progress | None,
+    hint: Mapping[str, str] | None, bands: Sequence[Bands] | None, known_error: float | None, inputs: list[Array],
+    progress: tuning.Progress | None,
 ) -> Planned:  # fmt: skip
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     check_values(graph, shapes)
@@ -156,13 +163,25 @@ def _planned(
     if origin == "tuned":
         tuned = tuning.tune(built, inputs, progress=progress)
         seconds = tuned.seconds
-        if key is not None:  # before the budget, which depends on weights, as the key does not
-            store_tuned(key, TunedBefore(_choices(built), tuning.by_layer(lowered, seconds)))
+    choices = _choices(built)  # before the budget, which depends on weights, as the key of the cache does not
     error = known_error if reorders else None
     as_saved = error is not None
     if reference is not None:
         error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
         notes += dropped
+    groups = find_groups(lowered, built.chosen, target)
+    if origin == "tuned":
+        groups = tuning.tune_groups(built, inputs, divisible(lowered, groups, target))
+        if key is not None and seconds is not None:
+            store_tuned(key, TunedBefore(choices, tuning.by_layer(lowered, seconds), described(lowered, groups)))
+    elif cached is not None:
+        groups = saved(lowered, groups, cached.bands)
+    elif how == "hint" and bands is not None:
+        groups = saved(lowered, groups, bands)
+    else:
+        groups = likely(lowered, groups, target)
+    if groups or origin == "tuned":
+        built.fuse(groups)
     step_ms = None
     if how == "tune":
         step_ms = np.median(tuning.profile(built, inputs, 5), axis=1) * 1e3
@@ -239,10 +258,15 @@ def _choices(built: Built) -> dict[str, str]:
 
 
 def _why(
-    lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, origin: str
-) -> str:
+    lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, origin: str,
+    groups: Sequence[Group],
+) -> str:  # fmt: skip
     draft = lowered.drafts[index]
     parts = [draft.note] if draft.note else []
+    for group in groups:
+        if group.first <= index <= group.last:
+            names = [lowered.drafts[i].name for i in range(group.first, group.last + 1) if i != index]
+            parts.append(f"rows in bands of {group.rows} with {' and '.join(names)}")
     if candidate.why:
         parts.append(candidate.why)
     if not tuning.has_choice(draft):
@@ -271,7 +295,7 @@ def _describe(
                 layer=draft.name,
                 source=draft.source,
                 kernel=net.kernel(i),
-                why=_why(built.lowered, i, candidate, seconds, origin),
+                why=_why(built.lowered, i, candidate, seconds, origin, built.groups),
                 error=None if candidate.exact else own_error(i, candidate),
                 ms=None if step_ms is None else float(step_ms[i]),
                 macs=draft.macs,
@@ -292,4 +316,5 @@ def _describe(
         error=error,
         how=origin,
         notes=tuple(notes),
+        bands=described(built.lowered, built.groups),
     )

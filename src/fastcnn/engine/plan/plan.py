@@ -42,12 +42,22 @@ class PlanStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bands:
+    """Steps that run together: ``rows`` rows of the last one's output at a time, and what they need of the others'."""
+
+    layer: str  # of the first
+    steps: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """An immutable plan for one set of input shapes.
 
     ``error`` is the net's, against its own exact kernels on the calibration inputs; ``None`` where nothing was
     reordered or nothing could be measured. With ``error_as_saved`` it is what the file says, not measured here.
-    ``arena_bytes`` and ``scratch_bytes`` are needed once per running inference, ``weight_bytes`` once.
+    ``arena_bytes`` and ``scratch_bytes`` are needed once per running inference, ``weight_bytes`` once. ``bands`` are
+    the groups of steps that run together.
     """
 
     isa: str
@@ -63,6 +73,7 @@ class Plan:
     error_as_saved: bool = False
     how: str = "heuristic"
     notes: tuple[str, ...] = field(default=())
+    bands: tuple[Bands, ...] = field(default=())
 
     @property
     def total_ms(self) -> float | None:
@@ -93,6 +104,7 @@ class Plan:
             "scratch_bytes": self.scratch_bytes,
             "weight_bytes": self.weight_bytes,
             "notes": list(self.notes),
+            "bands": [{"layer": b.layer, "steps": b.steps, "rows": b.rows} for b in self.bands],
             "steps": [
                 {
                     "layer": s.layer,

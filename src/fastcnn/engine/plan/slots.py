@@ -30,7 +30,8 @@ class Storage:
 
     Blocked storages are channel-blocked with a zero border; plain ones are row-major, with a border for planar
     stems only. A storage with a ``parent`` is a range of its channels (concatenation and slicing without copies);
-    ``channel`` is then a multiple of the vector width.
+    ``channel`` is then a multiple of the vector width. In the space "band" there is room for ``rows`` rows of one image
+    only, and no border above and below (see :mod:`fastcnn.engine.plan.bands`).
     """
 
     nchw: Nchw
@@ -40,6 +41,7 @@ class Storage:
     index: int = 0
     parent: Storage | None = None
     channel: int = 0
+    rows: int = 0
     _border: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     first: int | None = None
     last: int = -1
@@ -75,6 +77,11 @@ class Storage:
         channels = self.root.nchw[1]
         return self.plane() * (-(-channels // self.lanes) if self.blocked else channels)
 
+    def row_floats(self) -> int:
+        """Floats of one row of all channels."""
+        _, channels, _, w = self.root.nchw
+        return (self.border[1] + w + self.border[3]) * -(-channels // self.lanes) * self.lanes
+
     def floats(self) -> int:
         return self.root.nchw[0] * self.image()
 
@@ -101,9 +108,10 @@ class Slot:
             "offset": s.start(),
             "dims": list(self.dims),
             "blocked": s.blocked,
-            "border": list(s.border),
+            "border": [0, s.border[1], 0, s.border[3]] if s.space == "band" else list(s.border),
             "nchw": list(self.nchw),
-            "image": s.image() if s.blocked or any(s.border) else 0,
+            "image": s.image() if s.space != "band" and (s.blocked or any(s.border)) else 0,
+            "rows": s.rows,
         }
 
 

@@ -18,7 +18,7 @@ from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.make import How, Planned, make_plan
-from fastcnn.engine.plan.plan import Plan, PlanStep
+from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
 from fastcnn.engine.plan.tune import Progress
 from fastcnn.engine.run.segments import Segment, cut
 
@@ -66,6 +66,7 @@ class CompiledNet:
         exact: bool,
         how: How,
         hint: Mapping[str, str] | None = None,
+        bands: Sequence[Bands] | None = None,
         known_error: float | None = None,
         calibration: Sequence[Array] | None = None,
         progress: Progress | None = None,
@@ -80,7 +81,7 @@ class CompiledNet:
         self._lock = threading.Lock()
         _nets.add(self)
         example = tuple(v.shape for v in graph.inputs)
-        self._plans[example] = self._make(example, how, hint, known_error, calibration, progress)
+        self._plans[example] = self._make(example, how, hint, bands, known_error, calibration, progress)
         self._example = example
         self.plan: Plan = self._plans[example].plan
 
@@ -169,7 +170,8 @@ class CompiledNet:
         self.graph.to_json()  # a torch step is an error before anything is opened
         hint = make_hint(
             self.graph, isa=self.isa, threads=self.threads, tolerance=self.tolerance, exact=self._exact,
-            shapes=self._example, choices=self.plan.choices(), error=self.plan.error,
+            shapes=self._example, choices=self.plan.choices(), bands=self.plan.bands,
+            error=self.plan.error,
         )  # fmt: skip
         return save_graph(path, self.graph, plan_hint=hint, meta={**self.meta, **meta})
 
@@ -226,7 +228,7 @@ class CompiledNet:
                 self._plans.move_to_end(shapes)
                 return found
             # The same net at another size: what won at the example's size is the best guess, where it fits.
-            made = self._make(shapes, "nearby", self.plan.choices(), None, None, None)
+            made = self._make(shapes, "nearby", self.plan.choices(), None, None, None, None)
             self._plans[shapes] = made
             while len(self._plans) > MAX_PLANS:
                 oldest = next(key for key in self._plans if key != self._example)
@@ -238,6 +240,7 @@ class CompiledNet:
         input_shapes: tuple[Shape, ...],
         how: How,
         hint: Mapping[str, str] | None,
+        bands: Sequence[Bands] | None,
         known_error: float | None,
         calibration: Sequence[Array] | None,
         progress: Progress | None,
@@ -255,7 +258,7 @@ class CompiledNet:
             planned.append(
                 make_plan(
                     segment.graph, own, self._target, tolerance=self.tolerance, exact=self._exact, how=how, hint=hint,
-                    known_error=known_error if whole else None,
+                    bands=bands, known_error=known_error if whole else None,
                     calibration=calibration if whole else None, progress=progress,
                 )
             )  # fmt: skip
@@ -303,6 +306,7 @@ def _join(
         error=max(errors) if errors else None,
         how=plans[0].how if plans else "torch",
         notes=tuple(note for p in plans for note in p.notes),
+        bands=tuple(b for p in plans for b in p.bands),
     )
 
 
