@@ -149,7 +149,7 @@ fastcnn_status fastcnn_describe(const fastcnn_net* net, fastcnn_info* info) {
   info->tolerance = p.tolerance;
   info->error = p.error;
   info->weight_bytes = n.weight_bytes();
-  info->working_bytes = (n.arena_floats() + n.scratch_floats()) * sizeof(float);
+  info->working_bytes = (n.arena_floats() + n.scratch_floats() + n.group_floats()) * sizeof(float);
   return FASTCNN_OK;
 }
 

@@ -68,11 +68,17 @@ LoadedProgram load_program(Source& source, const LoadOptions& options) {
   loaded.net = std::make_unique<Net>(p.isa, threads);
   Net& net = *loaded.net;
   for (ProgramStep& step : p.steps) add_step(net, source, step);
-  size_t scratch = 0;
-  for (size_t i = 0; i < net.steps(); ++i) {
-    scratch = std::max({scratch, net.step(i).scratch_floats(1), net.step(i).scratch_floats(threads)});
+  try {
+    net.set_groups(p.groups);
+  } catch (const std::invalid_argument& error) {
+    bad_program(error.what());
   }
-  check_memory(net.weight_bytes() + static_cast<uint64_t>(memory.arena_bytes) + scratch * sizeof(float), limit);
+  size_t most = 0;
+  for (size_t i = 0; i < net.steps(); ++i) {
+    most = std::max({most, net.step(i).scratch_floats(1), net.step(i).scratch_floats(threads)});
+  }
+  const uint64_t scratch = (most + net.group_floats()) * sizeof(float);
+  check_memory(net.weight_bytes() + static_cast<uint64_t>(memory.arena_bytes) + scratch, limit);
   net.set_arena(static_cast<size_t>(p.arena_floats) + kSlack);
   net.finish();
   p.threads = threads;

@@ -72,8 +72,8 @@ std::vector<ExternalTensor> read_externals(Cursor& c, const char* what) {
 Tensor read_tensor(Cursor& c, int lanes) {
   Tensor t;
   const int space = c.value<uint8_t>("a tensor");
-  if (space > 2) bad_program("a tensor lives in memory " + std::to_string(space) + ": allowed are 0, 1, 2");
-  t.space = static_cast<Space>(space);
+  if (space > 3) bad_program("a tensor lives in memory " + std::to_string(space) + ": allowed are 0, 1, 2, 3");
+  t.space = space == 3 ? Space::kBand : static_cast<Space>(space);
   const int blocked = c.value<uint8_t>("a tensor");
   if (blocked > 1) bad_program("a tensor's layout is " + std::to_string(blocked) + ": allowed are 0 and 1");
   t.blocked = blocked == 1;
@@ -90,12 +90,14 @@ Tensor read_tensor(Cursor& c, int lanes) {
   t.dims = c.list("a tensor", kMostRank);
   t.lanes = t.blocked ? lanes : 1;
   t.blocks = t.blocked ? (t.c + lanes - 1) / lanes : t.c;
-  t.pixel = t.lanes;
-  t.row = (static_cast<ptrdiff_t>(t.left) + t.w + t.right) * t.pixel;
-  const int64_t rows = static_cast<int64_t>(t.top) + t.h + t.bottom;
-  if (t.row > kMostFloats / rows || rows * t.row > kMostFloats / t.blocks) bad_program("a tensor is too large");
-  t.plane = rows * t.row;
-  t.image = image != 0 ? image : t.plane * t.blocks;
+  if (t.space == Space::kBand) {
+    if (image < 1 || image > INT32_MAX / 2) bad_program("a band has room for " + std::to_string(image) + " rows");
+    t.rows = static_cast<int>(image);
+  }
+  const int64_t row = (static_cast<int64_t>(t.left) + t.w + t.right) * t.lanes;
+  const int64_t rows = t.space == Space::kBand ? t.rows : static_cast<int64_t>(t.top) + t.h + t.bottom;
+  if (row > kMostFloats / rows || rows * row > kMostFloats / t.blocks) bad_program("a tensor is too large");
+  t.set_strides(image);
   return t;
 }
 
@@ -210,7 +212,16 @@ Program read_program(Source& source, uint64_t limit) {
     held += held_bytes(p.steps.back());
     check_memory(held, limit);
   }
-  if (c.left() != 0) bad_program(std::to_string(c.left()) + " bytes follow its last step");
+  for (size_t n = header.version < 2 ? 0 : c.count("groups", p.steps.size(), 12); n > 0; --n) {
+    GroupSpec group;
+    group.first = c.value<uint32_t>("a group");
+    group.last = c.value<uint32_t>("a group");
+    const uint32_t rows = c.value<uint32_t>("a group");
+    if (rows > INT32_MAX / 2) bad_program("a group has bands of " + std::to_string(rows) + " rows");
+    group.rows = static_cast<int>(rows);
+    p.groups.push_back(group);
+  }
+  if (c.left() != 0) bad_program(std::to_string(c.left()) + " bytes follow its last record");
   return p;
 }
 

@@ -17,19 +17,22 @@
 //   u32 steps,   of each: text op, u32 inputs, a TENSOR each, the output's TENSOR,
 //                         u32 attributes, of each: text key, u8 kind, f64 | list | text (kinds 0, 1, 2)
 //                         u32 weights, of each: text key, list dims, u64 offset in the weights, u32 CRC-32
-//   TENSOR:      u8 space (0 arena, 1 input, 2 output), u8 blocked, u32 index, i64 offset, u32 border[4] (top, left,
-//                bottom, right), u32 nchw[4], i64 image (0: dense), list dims
+//   u32 groups,  of each: u32 first step, u32 last step, u32 rows of a band: runtime/group.h (since version 2)
+//   TENSOR:      u8 space (0 arena, 1 input, 2 output, 3 band), u8 blocked, u32 index, i64 offset, u32 border[4] (top,
+//                left, bottom, right), u32 nchw[4], i64 image (0: dense; of a band: the rows there is room for),
+//                list dims
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "capi/bytes.h"
+#include "runtime/group.h"
 #include "runtime/step.h"
 
 namespace fastcnn {
 
-constexpr uint32_t kProgramVersion = 1;
+constexpr uint32_t kProgramVersion = 2;
 
 struct ExternalTensor {
   std::string name;
@@ -56,6 +59,7 @@ struct Program {
   double tolerance = 0, error = 0;
   std::vector<ExternalTensor> inputs, outputs;
   std::vector<ProgramStep> steps;
+  std::vector<GroupSpec> groups;  // the runtime checks them (Net::set_groups)
 };
 
 // Throws ProgramError if more bytes are needed than the limit allows.

@@ -98,7 +98,8 @@ void StepRule::inputs(size_t count) const {
 }
 
 void StepRule::memory(const Tensor& t, bool is_output) const {
-  const bool own = t.space == Space::kArena || t.space == (is_output ? Space::kOutput : Space::kInput);
+  const bool own =
+      t.space == Space::kArena || t.space == Space::kBand || t.space == (is_output ? Space::kOutput : Space::kInput);
   require(own, is_output ? "writes to memory it may not" : "reads from memory it may not");
   require(bounded_product({t.n, t.h, t.w}) < INT32_MAX / 2, "a map has too many pixels");
   require(bounded_product({t.blocks, t.lanes}) < INT32_MAX / 2, "a map has too many channels");
@@ -108,6 +109,11 @@ void StepRule::memory(const Tensor& t, bool is_output) const {
     count *= d;
   }
   require(count == bounded_product({t.n, t.c, t.h, t.w}), "extents and map differ");
+  if (t.space == Space::kBand) {  // the rest is for the group to check, which knows all who touch it
+    require(t.blocked && t.top == 0 && t.bottom == 0 && t.offset == 0, "a band is blocked and has no rows of border");
+    require(t.index < kMostMembers, "a band has a number that no group gives");
+    return;
+  }
   const int64_t own_image = bounded_product({t.blocks, t.plane});
   require(t.image >= own_image && t.image <= kMost, "images overlap");
   const int64_t floats = (bounded_product({t.n - 1, t.image})) + own_image;
@@ -136,6 +142,12 @@ void StepRule::reach(int64_t out, int64_t stride, int64_t dilation, int64_t kern
                      int64_t before, int64_t after) const {
   const int64_t last = (out - 1) * stride - pad + (kernel - 1) * dilation;
   require(-pad >= -before && last <= size - 1 + after, "reads past the border of its input");
+}
+
+void StepRule::reach_rows(int64_t out, int64_t stride, int64_t dilation, int64_t kernel,
+                          const std::vector<int64_t>& padding, const Tensor& in) const {
+  const bool band = in.space == Space::kBand;
+  reach(out, stride, dilation, kernel, padding[0], in.h, band ? padding[0] : in.top, band ? padding[2] : in.bottom);
 }
 
 void StepRule::walk(const std::vector<int64_t>& dims, const std::vector<int64_t>& strides, int64_t base,

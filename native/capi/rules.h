@@ -47,6 +47,10 @@ class StepRule {
   // Windows of `out` positions along one axis stay within the map and its border.
   void reach(int64_t out, int64_t stride, int64_t dilation, int64_t kernel, int64_t pad, int64_t size, int64_t before,
              int64_t after) const;
+  // The same along rows, for `padding` (top, left, bottom, right). A band has the rows that its group makes for the
+  // step, those of the padding among them.
+  void reach_rows(int64_t out, int64_t stride, int64_t dilation, int64_t kernel, const std::vector<int64_t>& padding,
+                  const Tensor& in) const;
   // Positions base + sum of index * stride, index < dims, stay below `count`.
   void walk(const std::vector<int64_t>& dims, const std::vector<int64_t>& strides, int64_t base, int64_t count) const;
 

@@ -89,7 +89,7 @@ int64_t direct_rule(StepRule& r) {
   const auto& stride = r.list("stride", 2, 1, kMostStep);
   const auto& padding = r.list("padding", 4, 0, kMostStep);
   const auto& dilation = r.list("dilation", 2, 1, kMostStep);
-  r.reach(out.h, stride[0], dilation[0], w.shape[2], padding[0], in.h, in.top, in.bottom);
+  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
   r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
   return direct_floats(r, groups, w.shape[2] * w.shape[3]);
 }
@@ -169,7 +169,7 @@ int64_t depthwise_rule(StepRule& r) {
   const auto& stride = r.list("stride", 2, 1, kMostStep);
   const auto& padding = r.list("padding", 4, 0, kMostStep);
   const auto& dilation = r.list("dilation", 2, 1, kMostStep);
-  r.reach(out.h, stride[0], dilation[0], w.shape[2], padding[0], in.h, in.top, in.bottom);
+  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
   r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
   return bounded_product({out.blocks, r.p.lanes, w.shape[2], w.shape[3]});
 }

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcnn.engine.graph import Graph
-from tests.engine.nets import Maker
+from fastcnn.engine.run.net import CompiledNet
+from tests.engine.nets import Maker, compiled, fuse
 
 
 def residual_net() -> Graph:
@@ -102,9 +103,30 @@ def unpool() -> Graph:
     return make.graph(make.op("edge_pad2d", y, padding=[2, 1, 0, 3], mode="reflect"))
 
 
+def inverted() -> Graph:
+    """Inverted residuals, whose steps run in bands of rows."""
+    make = Maker(8, (2, 3, 19, 13))
+    x = make.conv(make.op("relu", make.conv("x0", 3, 9, 3, stride=2)), 9, 9, 3, groups=9)
+    x = make.conv(x, 9, 12, 1)
+    for stride in (1, 2):
+        y = make.op("clamp", make.conv(x, 12, 20, 1), min=0.0, max=6.0)
+        y = make.op("clamp", make.conv(y, 20, 20, 3, groups=20, stride=stride), min=0.0, max=6.0)
+        y = make.conv(y, 20, 12, 1)
+        x = make.op("add", y, x) if stride == 1 else y
+    return make.graph(x)
+
+
 CASES: dict[str, Callable[[], Graph]] = {
-    case.__name__: case for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool)
+    case.__name__: case for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool, inverted)
 }
+
+
+def compiled_case(case: str, isa: str, threads: int = 1) -> CompiledNet:
+    """Compile by rules of thumb; the maps are too small for bands by those, so they are asked for."""
+    net = compiled(CASES[case](), isa, threads)
+    if case == "inverted":
+        assert fuse(net, 2) == 3
+    return net
 
 
 def inputs_of(graph: Graph, seed: int = 0) -> list[np.ndarray]:

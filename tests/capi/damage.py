@@ -99,6 +99,10 @@ def values_of(data: bytes) -> list[tuple[int, str]]:
             integers()
             number("Q")
             number("I")
+    if struct.unpack_from("<I", data, 8)[0] >= 2:
+        for _ in range(number("I")):
+            for _ in range(3):
+                number("I")
     assert at == HEADER + struct.unpack_from("<Q", data, 24)[0]
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 
 from tests.capi import library
-from tests.capi.cases import CASES, inputs_of
-from tests.capi.damage import HEADER, repaired
+from tests.capi.cases import CASES, compiled_case, inputs_of
+from tests.capi.damage import HEADER, repaired, values_of
 from tests.capi.library import Net, Refused
 from tests.engine.nets import compiled
 
@@ -25,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("programs")
     paths = {}
-    for name, make in CASES.items():
+    for name in CASES:
         paths[name] = folder / f"{name}.fcp"
-        compiled(make(), "scalar").export(paths[name])
+        compiled_case(name, "scalar").export(paths[name])
     return paths
 
 
@@ -95,7 +96,7 @@ def test_another_kind_of_file_and_a_later_version(programs: dict[str, Path]) -> 
     data = programs["wave"].read_bytes()
     assert "does not begin like a fastcnn program" in str(refusal(b"\x89PNG" + bytes(200)))
     later = repaired(data[:8] + struct.pack("<I", 7) + data[12:])
-    assert "format is 7, this library reads 1 to 1: upgrade" in str(refusal(later))
+    assert "format is 7, this library reads 1 to 2: upgrade" in str(refusal(later))
 
 
 def test_an_instruction_set_the_host_lacks(programs: dict[str, Path]) -> None:
@@ -157,6 +158,68 @@ def test_values_are_named_when_refused(programs: dict[str, Path]) -> None:
     ):
         with pytest.raises(Refused, match=words):
             Net(changed)
+
+
+def test_groups_that_cannot_run_are_refused(programs: dict[str, Path]) -> None:
+    """The last records: three groups of first step, last step, rows; and bands with less room than they need."""
+    data = programs["inverted"].read_bytes()
+    (records,) = struct.unpack_from("<Q", data, 24)
+    begin = HEADER + records - 3 * 12
+    assert struct.unpack_from("<II", data, 8)[0] == 2
+    groups = [struct.unpack_from("<III", data, begin + 12 * k) for k in range(3)]
+
+    def with_groups(*changed: tuple[int, int, int]) -> bytes:
+        return repaired(data[:begin] + b"".join(struct.pack("<III", *g) for g in changed) + data[begin + 36 :])
+
+    (a, b, rows), second, third = groups
+    steps = third[1] + 2
+    for changed, words in (
+        (with_groups((a, b, rows + 1), second, third), r"a band has room for \d+ rows and needs"),
+        (with_groups((a, b, 0), second, third), "rows of a band out of range"),
+        (with_groups((a, b, 1000), second, third), "rows of a band out of range"),
+        (with_groups((a, b, (1 << 32) - 1), second, third), "a group has bands of 4294967295 rows"),
+        (with_groups((a, a, rows), second, third), "two to eight steps that follow one another"),
+        (with_groups((b, a, rows), second, third), "two to eight steps that follow one another"),
+        (with_groups((a, steps, rows), second, third), "two to eight steps that follow one another"),
+        (with_groups((1 << 31, (1 << 31) + 2, rows), second, third), "two to eight steps that follow one another"),
+        (with_groups((a, b + 1, rows), second, third), "only the maps between its steps are bands"),
+        (with_groups(second, (a, b, rows), third), "a step outside of groups has a band"),
+        (with_groups((a, b, rows), (a, b, rows), third), "overlap"),
+    ):
+        error = refusal(changed)
+        assert error.status == library.BAD_PROGRAM
+        assert re.search(words, str(error)), str(error)
+    lost = data[: begin - 4] + struct.pack("<I", 0)
+    lost += bytes(-len(lost) % 64) + data[struct.unpack_from("<Q", data, 32)[0] :]
+    header = struct.pack("<QQQ", len(lost), records - 36, -(-(HEADER + records - 36) // 64) * 64)
+    error = refusal(repaired(lost[:16] + header + lost[40:]))
+    assert "a step outside of groups has a band" in str(error)
+    # Of an earlier version it would have to end before the groups.
+    assert "40 bytes follow its last record" in str(refusal(repaired(data[:8] + struct.pack("<I", 1) + data[12:])))
+
+
+def test_memory_of_bands_is_counted(programs: dict[str, Path]) -> None:
+    """A band of a million rows: its memory is refused before it is asked for."""
+    data = bytearray(programs["inverted"].read_bytes())
+    bands = [at for at, form in values_of(bytes(data)) if form == "q" and is_band(bytes(data), at)]
+    assert len(bands) == 2 * 2 * 3  # each written once, read once
+    struct.pack_into("<q", data, bands[0], 1 << 10)
+    assert "a band is read as it is written" in str(refusal(repaired(data)))
+    for at in bands:
+        struct.pack_into("<q", data, at, 1 << 20)
+    with pytest.raises(Refused) as caught:
+        Net(repaired(data), threads=2, memory_limit=64 << 20)
+    assert caught.value.status == library.OUT_OF_MEMORY
+
+
+def is_band(data: bytes, at: int) -> bool:
+    """Whether the i64 there is the last number of a band's tensor before its list of extents."""
+    begin = at - struct.calcsize("<BBIq4I4I")
+    if begin < HEADER or data[begin] != 3 or data[begin + 1] != 1:
+        return False
+    index, offset = struct.unpack_from("<Iq", data, begin + 2)
+    (rank,) = struct.unpack_from("<I", data, at + 8)
+    return index < 2 and offset == 0 and rank == 4
 
 
 def test_the_untouched_program_still_runs(programs: dict[str, Path]) -> None:

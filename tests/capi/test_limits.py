@@ -17,7 +17,7 @@ from fastcnn.engine.plan.build import step_arguments
 from fastcnn.engine.program import write
 from fastcnn.engine.program.records import Records, Weights, padded
 from tests.capi import library
-from tests.capi.cases import CASES, inputs_of
+from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.damage import HEADER, repaired
 from tests.capi.library import Net, Refused
 from tests.engine.nets import Maker, compiled, native
@@ -66,6 +66,27 @@ def test_attributes_no_planner_gives(
         net.export(tmp_path / "net.fcp")
 
 
+@pytest.mark.parametrize("attrs", [{"dilation": [2, 1]}, {"stride": [3, 1]}, {"dilation": [1 << 20, 1]}])
+def test_rows_of_a_band_are_bounded(attrs: dict[str, Any], lying: Callable[..., None], tmp_path: Path) -> None:
+    net = compiled_case("inverted", "scalar")
+    lying("depthwise", **attrs)
+    with pytest.raises(ArtifactError, match=r"step \d+ \(depthwise\): reads past the border of its input"):
+        net.export(tmp_path / "net.fcp")
+
+
+@pytest.mark.parametrize("attrs", [{"padding": [2, 1, 1, 1]}, {"padding": [1, 1, 1, 1], "dilation": [1, 2]}])
+def test_a_band_has_no_border_to_spare(attrs: dict[str, Any], lying: Callable[..., None], tmp_path: Path) -> None:
+    """Other rows than the planner's stay in their band, other columns do not stay in a row."""
+    net = compiled_case("inverted", "scalar")
+    lying("depthwise", **attrs)
+    if "dilation" in attrs:
+        with pytest.raises(ArtifactError, match="reads past the border of its input"):
+            net.export(tmp_path / "net.fcp")
+        return
+    net.export(tmp_path / "net.fcp")
+    assert all(np.isfinite(y).all() for y in Net(tmp_path / "net.fcp").run(*inputs_of(net.graph)))
+
+
 def test_the_largest_windows_run(lying: Callable[..., None], tmp_path: Path) -> None:
     """One value less than is refused: the count of a window still fits."""
     graph = CASES["unet"]()
@@ -78,7 +99,7 @@ def test_the_largest_windows_run(lying: Callable[..., None], tmp_path: Path) -> 
 def test_the_scratch_of_a_chunk_is_bounded() -> None:
     """A map as large as any may be, which no file of this size could fill, in a single chunk."""
     side, channels = (1 << 15) - 1, 1 << 10
-    tensor = {"space": "arena", "blocked": True, "index": 0, "offset": 0, "border": [0] * 4, "image": 0}
+    tensor = {"space": "arena", "blocked": True, "index": 0, "offset": 0, "border": [0] * 4, "image": 0, "rows": 0}
     records, weights = Records(), Weights()
     records.text("a test")
     records.text("scalar")

@@ -18,9 +18,9 @@ from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.program import ProgramReport
 from fastcnn.engine.run.net import CompiledNet
 from tests.capi import library
-from tests.capi.cases import CASES, inputs_of
+from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.library import LIB, Net, Refused
-from tests.engine.nets import ISAS, Maker, compiled, native
+from tests.engine.nets import ISAS, Maker, compiled, fuse, native
 
 
 def ops_of(net: CompiledNet) -> set[str]:
@@ -30,7 +30,7 @@ def ops_of(net: CompiledNet) -> set[str]:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("case", CASES)
 def test_bit_equal_to_python(case: str, isa: str, tmp_path: Path) -> None:
-    net = compiled(CASES[case](), isa)
+    net = compiled_case(case, isa)
     report = net.export(tmp_path / "net.fcp")
     inputs = inputs_of(net.graph)
     program = Net(tmp_path / "net.fcp")
@@ -86,6 +86,25 @@ def test_threads_are_those_of_the_program_at_most_the_cores(tmp_path: Path) -> N
     compiled(CASES["wave"](), "scalar", 200).export(tmp_path / "net.fcp")
     cores = len(os.sched_getaffinity(0))
     assert Net(tmp_path / "net.fcp").info.threads == min(200, cores)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_steps_in_bands(threads: int, tmp_path: Path) -> None:
+    """Groups travel with the program, and other thread counts than the plan's change no bit."""
+    net = compiled_case("inverted", ISAS[-1], 2)
+    native(net).fuse([])
+    inputs = inputs_of(net.graph)
+    (alone,) = net.run(inputs)
+    net.export(tmp_path / "alone.fcp")
+    assert fuse(net, 3) == 3
+    net.export(tmp_path / "net.fcp")
+    assert [(tmp_path / name).read_bytes()[8] for name in ("alone.fcp", "net.fcp")] == [1, 2]
+    program = Net(tmp_path / "net.fcp", threads=threads)
+    for _ in range(2):
+        assert np.array_equal(program.run(*inputs)[0], alone)
+    if threads == 2:
+        built = native(net)
+        assert program.info.working_bytes == built.net.arena_bytes + 4 * 64 + built.net.scratch_bytes
 
 
 def test_other_shapes(tmp_path: Path) -> None:
@@ -159,7 +178,7 @@ def test_a_refused_program_is_not_put_in_place(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(write, "VERSION", 99)
     with pytest.raises(ArtifactError, match=r"C library refuses the program.*format is 99"):
-        compiled(CASES["wave"](), "scalar").export(tmp_path / "net.fcp")
+        compiled_case("inverted", "scalar").export(tmp_path / "net.fcp")
     assert not list(tmp_path.iterdir())
 
 

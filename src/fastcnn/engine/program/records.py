@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float32]
 ALIGN = 64
 """Bytes: where weights begin, so that a loader may map them as they lie in the file."""
 
-_SPACES = {"arena": 0, "input": 1, "output": 2}
-_KEYS = {"space", "index", "offset", "dims", "blocked", "border", "nchw", "image"}
+_SPACES = {"arena": 0, "input": 1, "output": 2, "band": 3}
+_KEYS = {"space", "index", "offset", "dims", "blocked", "border", "nchw", "image", "rows"}
 
 
 class Records:
@@ -42,7 +42,7 @@ class Records:
         if slot.keys() != _KEYS:
             raise ValueError(f"a program cannot hold tensors with {sorted(slot.keys() ^ _KEYS)}")
         self.number("BBIq", _SPACES[slot["space"]], int(slot["blocked"]), slot["index"], slot["offset"])
-        self.number("4I4Iq", *slot["border"], *slot["nchw"], slot["image"])
+        self.number("4I4Iq", *slot["border"], *slot["nchw"], slot["rows"] or slot["image"])
         self.list(slot["dims"])
 
     def attribute(self, key: str, value: Any) -> None:

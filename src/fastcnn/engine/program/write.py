@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fastcnn")
 
 MAGIC = b"FASTCNNP"
-VERSION = 1
+VERSION = 2
+"""With groups; a program without them is of version 1, which older libraries read."""
 _HEADER = 64
 
 
@@ -77,7 +78,9 @@ def write_program(path: str | Path, graph: Graph, planned: Planned) -> ProgramRe
     records, weights = _records(graph, planned)
     begin = padded(_HEADER + len(records))
     rest = struct.pack("<QQQQ16x", begin + weights.bytes, len(records), begin, weights.bytes)
-    header = MAGIC + struct.pack("<II", VERSION, zlib.crc32(records, zlib.crc32(rest))) + rest
+    header = (
+        MAGIC + struct.pack("<II", VERSION if planned.built.groups else 1, zlib.crc32(records, zlib.crc32(rest))) + rest
+    )
     gap = bytes(begin - _HEADER - len(records))
     size = _put_in_place(path, (header, records, gap, *weights.chunks()))
     plan, lowered = planned.plan, planned.built.lowered
@@ -124,6 +127,10 @@ def _records(graph: Graph, planned: Planned) -> tuple[bytes, Weights]:
             records.text(key)
             records.list(shape)
             records.number("QI", offset, crc)
+    if built.groups:
+        records.number("I", len(built.groups))
+        for group in built.groups:
+            records.number("III", group.first, group.last, group.rows)
     return records.data(), weights
 
 
