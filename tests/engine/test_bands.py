@@ -142,6 +142,31 @@ def test_long_groups_with_pools(isa: str, threads: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@FEW
+@given(
+    n=st.integers(1, 3), c=CHANNELS, out_c=CHANNELS, h=SIZES, w=SIZES, k=st.integers(1, 4), stride=st.integers(1, 3),
+    window=st.integers(1, 4), step=st.integers(1, 3), threads=st.integers(1, 3), rows=st.integers(1, 5),
+    kind=st.sampled_from(["max", "avg"]), ceil=st.booleans(),
+)  # fmt: skip
+def test_convolutions_and_their_pools(
+    isa: str, n: int, c: int, out_c: int, h: int, w: int, k: int, stride: int, window: int, step: int, threads: int,
+    rows: int, kind: str, ceil: bool,
+) -> None:  # fmt: skip
+    make = Maker(n * 5 + c, (n, c, h + k, w + k))
+    x = make.op("relu", make.conv("x0", c, out_c, k, stride=stride))
+    if min((h + k + 2 * (k // 2) - k) // stride + 1, (w + k + 2 * (k // 2) - k) // stride + 1) < window:
+        window = 1
+    attrs = {"kernel_size": [window] * 2, "stride": [step] * 2, "padding": [window // 2] * 4, "ceil_mode": ceil}
+    if kind == "max":
+        x = make.op("max_pool2d", x, **attrs, dilation=[1, 1])
+    else:
+        x = make.op("avg_pool2d", x, **attrs, count_include_pad=False, divisor_override=None)
+    net = compiled(make.graph(make.conv(x, out_c, 16, 1)), isa, threads, exact=True)
+    pool = next(d for d in native(net).lowered.drafts if d.op == "pool")
+    assert same_bits(net, rows) == (pool.inputs[0].nchw[2:] != (1, 1))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_products_in_bf16_in_bands(isa: str) -> None:
     net = compiled(inverted_residual((1, 24, 15, 15), 40, residual=False), isa, 2, exact=True)
     built = native(net)
@@ -224,7 +249,7 @@ def test_what_is_planned_by_rule_of_thumb(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_no_group_takes() -> None:
-    """A second reader, a part of a concatenation, a branch that reads the map as a residual too."""
+    """A second reader, a part of a concatenation, a branch that reads the map as a residual too; adaptive pools."""
 
     def count(graph: Graph) -> int:
         net = compiled(graph, ISA, 2, exact=True)
@@ -246,6 +271,9 @@ def test_what_no_group_takes() -> None:
     x = make.conv("x0", 32, 32, 1)
     deep = make.op("concat", make.conv(x, 32, 32, groups=32), x, dim=1)
     assert count(make.graph(make.conv(deep, 64, 8, 1))) == 0
+    make = Maker(0, (1, 32, 12, 12))
+    x = make.op("adaptive_avg_pool2d", make.conv("x0", 32, 32, 1), output_size=[3, 3])
+    assert count(make.graph(make.conv(x, 32, 8, 1))) == 0
 
 
 def test_rows_made_twice_are_counted() -> None:
