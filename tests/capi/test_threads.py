@@ -14,7 +14,7 @@ from fastcnn import _native
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.run.net import CompiledNet
-from tests.capi.cases import CASES
+from tests.capi.cases import CASES, compiled_case
 from tests.engine.nets import ISAS, Maker, choose, compiled, native
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -110,7 +110,7 @@ def stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=[isa for isa in ISAS if isa != "avx512_emulated"])
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     isa, folder = request.param, tmp_path_factory.mktemp("programs")
-    nets = {name: compiled(make(), isa, THREADS) for name, make in CASES.items()}
+    nets = {name: compiled_case(name, isa, THREADS) for name in CASES}
     nets["convolutions"] = convolution_net(isa)
     files = []
     for name, net in nets.items():
