@@ -184,7 +184,7 @@ def _planned(
         built.fuse(groups)
     step_ms = None
     if how == "tune":
-        step_ms = np.median(tuning.profile(built, inputs, 5), axis=1) * 1e3
+        step_ms = tuning.typical(built, inputs, 5) * 1e3
     plan = _describe(built, target, tolerance, input_shapes, origin, notes, error, own_error, step_ms, seconds)
     plan = plan.with_(error_as_saved=as_saved)
     return Planned(plan, built)

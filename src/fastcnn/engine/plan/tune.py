@@ -77,6 +77,20 @@ def profile(built: Built, inputs: Sequence[Array], repeats: int) -> Any:
     return np.asarray(times).reshape(built.net.steps, repeats)
 
 
+_DISTURBED = 1.2
+"""Runs of the net that take longer than this times the fastest one say more about the machine's other work."""
+
+
+def typical(built: Built, inputs: Sequence[Array], repeats: int) -> Any:
+    """Median seconds of every step, over the runs that nothing disturbed.
+
+    Not the least: a thread that was put aside between the barrier and the clock makes the next step look short.
+    """
+    times = profile(built, inputs, repeats)
+    total = times.sum(axis=0)
+    return np.median(times[:, total <= _DISTURBED * total.min()], axis=1)
+
+
 @dataclass
 class Tuned:
     """Result of a tuning run."""
@@ -107,11 +121,10 @@ def tune(
                 built.replace(i, candidates[k])
         built.net.finish()
         profile(built, inputs, 1)
-        # Not the least: a thread that was put aside between the barrier and the clock makes the next step look short.
-        typical = np.median(profile(built, inputs, repeats), axis=1)
+        times = typical(built, inputs, repeats)
         for i, candidate in enumerate(built.chosen):
             known = seconds[i].get(candidate.label, np.inf)
-            seconds[i][candidate.label] = min(known, float(typical[i]))
+            seconds[i][candidate.label] = min(known, float(times[i]))
         if progress is not None:
             progress(k + 1, rounds)
     winners = []
