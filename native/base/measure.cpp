@@ -39,6 +39,14 @@ double measure_fma_gmacs(Isa isa, int threads) {
   return static_cast<double>(kIterations) * k.chains * k.lanes * threads / best / 1e9;
 }
 
+double measure_bf16_gmacs(Isa isa, int threads) {
+  const PeakKernels& k = peak_kernels(isa);
+  constexpr int64_t kIterations = 200000;
+  std::atomic<float> keep{0};
+  const double best = best_round(threads, 0.25, [&](int) { keep.store(k.dots(kIterations)); });
+  return 2.0 * static_cast<double>(kIterations) * k.dot_chains * k.lanes * threads / best / 1e9;
+}
+
 double measure_read_gbps(Isa isa, int threads, int megabytes) {
   if (megabytes < 1 || megabytes > 65536) throw std::invalid_argument("megabytes must be between 1 and 65536");
   const PeakKernels& k = peak_kernels(isa);

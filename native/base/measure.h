@@ -8,6 +8,9 @@ namespace fastcnn {
 // Giga multiply-adds per second of float32, all threads together; about a quarter of a second.
 double measure_fma_gmacs(Isa isa, int threads);
 
+// The same of products in bf16 summed in float32, by the instruction for it where there is one.
+double measure_bf16_gmacs(Isa isa, int threads);
+
 // GB/s read by all threads together from one buffer of that size, split between them.
 double measure_read_gbps(Isa isa, int threads, int megabytes);
 

@@ -68,6 +68,17 @@ template <int V>
   return x - Vec<V>{};  // compiles to one broadcast; x - 0 is x for every x, NaN and -0 included
 }
 
+// acc + x0 * w0 + x1 * w1, where a lane of x and w holds two bf16.
+template <int V>
+[[gnu::always_inline]] inline Vec<V> add_dots(Vec<V> acc, Vec<V> x, Vec<V> w) {
+#if defined(__AVX512BF16__)
+  if constexpr (V == 16) return (Vec<V>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)x, (__m512bh)w);
+#endif
+  const IVec<V> upper = IVec<V>{} - 0x10000, xi = (IVec<V>)x, wi = (IVec<V>)w;
+  acc += (Vec<V>)(xi << 16) * (Vec<V>)(wi << 16);
+  return acc + (Vec<V>)(xi & upper) * (Vec<V>)(wi & upper);
+}
+
 // max(bound, x): a NaN in x survives, as in torch.
 template <int V>
 [[gnu::always_inline]] inline Vec<V> max_nan(Vec<V> bound, Vec<V> x) {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from fastcnn import _native
 from fastcnn.benchmarking.job import Job
 from fastcnn.benchmarking.process import EngineFailedError, run_worker
 from fastcnn.benchmarking.profile import NetProfile, ProfileResult, profile
@@ -35,6 +36,20 @@ def block(*steps: Any, peak: float = PEAK, read: float = READ, call_ms: float = 
     return {
         "limits": limits, "steps": list(steps), "call_ms": call_ms, "repeats": 7, "plan_error": 1e-6, "tolerance": 1e-4,
     }  # fmt: skip
+
+
+def test_each_arithmetic_has_its_peak() -> None:
+    """A bf16 kernel at three quarters of its peak is beyond that of fp32, and no sign of a busy machine."""
+    one = block(
+        step("half", "1x1", 1.0, multiplications=150 * M, kernel="direct_bf16_14x32_avx512_vnni"),
+        step("full", "1x1", 1.0, multiplications=45 * M, kernel="direct_f32_14x32_avx512_vnni"),
+    )
+    one["limits"]["bf16_gmacs"] = 2 * PEAK
+    net = joined(one)
+    assert [round(s.compute_share, 6) for s in net.steps] == [150 / (2 * PEAK), 45 / PEAK]
+    assert net.limits.bf16_gmacs == 2 * PEAK
+    assert not net.doubts()
+    assert joined(block(step("full", "1x1", 1.0))).limits.bf16_gmacs is None
 
 
 def joined(*blocks: dict[str, Any], **changes: Any) -> NetProfile:
@@ -156,6 +171,7 @@ def test_a_real_net_is_profiled(profiled: ProfileResult) -> None:
     assert net.limits.threads == 1
     assert net.limits.fma_gmacs > 0
     assert net.limits.read_gbps > 0
+    assert (net.limits.bf16_gmacs is not None) == _native.bf16_pays(net.limits.isa)
     assert net.error is not None
     assert net.error <= 1e-4
     assert all(step.counted for step in net.steps), "a kernel that multiplies has no function in profile/work.py"

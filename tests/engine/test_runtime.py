@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -347,6 +349,41 @@ def test_the_error_of_a_layer_with_pruned_filters_is_seen() -> None:
     step = next(s for s in net.plan.steps if "winograd" in s.kernel)
     assert step.error is not None
     assert step.error > 0
+
+
+def test_planning_a_new_shape_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls with a known shape go on meanwhile; two that want the same new one share the work."""
+    net = CompiledNet(residual_net(), make_target("scalar", 1), tolerance=1e-4, exact=True, how="heuristic")
+    begun, go_on, made = threading.Event(), threading.Event(), []
+    plan = net._make
+
+    def slow(shapes: tuple[tuple[int, ...], ...], *rest: Any) -> Any:
+        made.append(shapes)
+        begun.set()
+        assert go_on.wait(60)
+        return plan(shapes, *rest)
+
+    monkeypatch.setattr(net, "_make", slow)
+    x = np.ones((2, 3, 20, 20), np.float32)
+    with ThreadPoolExecutor(2) as callers:
+        waiting = [callers.submit(net, x) for _ in range(2)]
+        assert begun.wait(60)
+        assert net(x[:1]).shape == (1, 10)
+        go_on.set()
+        first, second = (future.result(60) for future in waiting)
+    assert np.array_equal(first, second)
+    assert made == [((2, 3, 20, 20),)]
+
+
+def test_a_plan_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = CompiledNet(residual_net(), make_target("scalar", 1), tolerance=1e-4, exact=True, how="heuristic")
+    x = np.ones((2, 3, 20, 20), np.float32)
+    with monkeypatch.context() as broken:
+        broken.setattr(net, "_make", lambda *_: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                net(x)
+    assert net(x).shape == (2, 10)
 
 
 def test_a_fork_after_use_does_not_hang() -> None:

@@ -34,7 +34,7 @@ template <int V, int P, int NV, int LANES>
   }
 }
 
-// Pairs of bf16 in the lanes of a vector of floats, and the sum of their products.
+// Pairs of bf16 in the lanes of a vector of floats.
 template <int V>
 [[gnu::always_inline]] inline Vec<V> load_pairs(const Bf16* p) {
   return load<V>(reinterpret_cast<const float*>(p));  // aligned as floats are: may_alias, and only moved
@@ -46,16 +46,6 @@ template <int V>
   const IVec<V> all = pair - IVec<V>{};
   return (Vec<V>)all;
 }
-template <int V>
-[[gnu::always_inline]] inline Vec<V> add_dots(Vec<V> acc, Vec<V> x, Vec<V> w) {
-#if defined(__AVX512BF16__)
-  if constexpr (V == 16) return (Vec<V>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)x, (__m512bh)w);
-#endif
-  const IVec<V> upper = IVec<V>{} - 0x10000, xi = (IVec<V>)x, wi = (IVec<V>)w;
-  acc += (Vec<V>)(xi << 16) * (Vec<V>)(wi << 16);
-  return acc + (Vec<V>)(xi & upper) * (Vec<V>)(wi & upper);
-}
-
 template <int V, int P, int NV, int LANES>
 [[gnu::always_inline]] inline void accumulate(Vec<V> (&acc)[P][NV], const Bf16* const (&in)[P], const int32_t* offset,
                                               int steps, const Bf16* __restrict w, Ahead ahead) {

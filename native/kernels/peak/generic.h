@@ -6,7 +6,8 @@
 namespace fastcnn {
 namespace {
 
-constexpr int kChains = 12;  // latency 4 or 5 cycles, two units
+constexpr int kChains = 12;     // latency 4 or 5 cycles, two units
+constexpr int kDotChains = 16;  // up to 8 cycles
 
 template <int V>
 float peak_fma(int64_t iterations) {
@@ -22,6 +23,24 @@ float peak_fma(int64_t iterations) {
   }
   float total = 0;
   for (int i = 0; i < kChains; ++i) {
+    for (int l = 0; l < V; ++l) total += acc[i][l];
+  }
+  return total;
+}
+
+template <int V>
+float peak_dots(int64_t iterations) {
+  volatile float seed = 1e-3f;
+  Vec<V> acc[kDotChains];
+  for (int i = 0; i < kDotChains; ++i) acc[i] = splat<V>(seed);
+  const Vec<V> x = splat<V>(seed), w = splat<V>(seed);
+  for (int64_t k = 0; k < iterations; ++k) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kDotChains; ++i) acc[i] = add_dots<V>(acc[i], x, w);
+    __asm__ volatile("" : "+r"(k));  // keep the loop
+  }
+  float total = 0;
+  for (int i = 0; i < kDotChains; ++i) {
     for (int l = 0; l < V; ++l) total += acc[i][l];
   }
   return total;
@@ -52,7 +71,7 @@ float peak_read(const float* data, size_t floats) {
 
 template <int V>
 PeakKernels make_peak(Isa isa) {
-  return {isa, V, peak_fma<V>, peak_read<V>, kChains};
+  return {isa, V, peak_fma<V>, peak_dots<V>, peak_read<V>, kChains, kDotChains};
 }
 
 }  // namespace

@@ -13,9 +13,11 @@ struct PeakKernels {
   int lanes;
   // `iterations` rounds of kChains independent fused multiply-adds in registers; returns something to keep.
   float (*fma)(int64_t iterations);
+  // The same of sums of two products in bf16.
+  float (*dots)(int64_t iterations);
   // Sums `floats` floats; a multiple of 64.
   float (*read)(const float* data, size_t floats);
-  int chains;
+  int chains, dot_chains;
 };
 
 const PeakKernels& peak_kernels(Isa isa);

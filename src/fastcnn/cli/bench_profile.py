@@ -51,11 +51,13 @@ def profile_command(
 def _parts(net: Any) -> list[Any]:
     limits = net.limits
     error = "" if net.error is None else f", error {net.error:.1e}"
+    bf16 = "" if limits.bf16_gmacs is None else f" ({limits.bf16_gmacs:.1f} G in bf16)"
     steps = Table(
         title=f"{net.net}, input {'x'.join(map(str, net.shape))}, {limits.threads} threads, {limits.isa}: "
         f"{net.call_ms:.2f} ms a call{error}",
-        caption=f"same run, all threads: {limits.fma_gmacs:.1f} G fp32 multiply-adds/s, {limits.read_gbps:.1f} GB/s "
-        f"read from {limits.buffer_mib} MiB; of limit: the binding limit's time / ms; above 100 %: from a cache",
+        caption=f"same run, all threads: {limits.fma_gmacs:.1f} G fp32 multiply-adds/s{bf16}, "
+        f"{limits.read_gbps:.1f} GB/s read from {limits.buffer_mib} MiB; of limit: the binding limit's time / ms; "
+        "above 100 %: from a cache",
     )
     for column in ("layer", "kernel"):
         steps.add_column(column, overflow="fold")

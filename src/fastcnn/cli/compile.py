@@ -43,6 +43,9 @@ def compile_command(
     threads: ThreadsOption = None,
     strict: Annotated[bool, typer.Option(help="refuse operations outside the engine's set")] = True,
     tune: Annotated[bool, typer.Option(help="time the candidates for each layer; off: choose by rule")] = True,
+    weight_memory: Annotated[
+        int | None, typer.Option("--weight-memory", metavar="MB", help="most 1e6 bytes that packed weights may take")
+    ] = None,
     max_error: Annotated[
         float | None, typer.Option("--max-error", help="goal: exit 1 if the net's error is above this")
     ] = None,
@@ -56,9 +59,13 @@ def compile_command(
     wanted = None if shape is None and is_onnx(model) else parse_shape(shape or DEFAULT_SHAPE)
     allowed = parse_tolerance(tolerance)
     check_count(threads, "--threads")
+    check_count(weight_memory, "--weight-memory")
     check_output(out, suffix=".fcnn")
     module: Any = onnx_file(model, weights) if is_onnx(model) else torch_model(model, weights)
-    net = compile_model(module, wanted, tolerance=allowed, threads=threads, strict=strict, tune=tune)
+    net = compile_model(
+        module, wanted, tolerance=allowed, threads=threads, strict=strict, tune=tune,
+        weight_memory=None if weight_memory is None else weight_memory * 10**6,
+    )  # fmt: skip
     wanted = wanted or net.graph.inputs[0].shape
     error, torch_error = measure_errors(net, module, wanted)
     data: dict[str, Any] = {

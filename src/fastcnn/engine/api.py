@@ -71,6 +71,7 @@ def compile(
     threads: int | None = None,
     strict: bool = False,
     tune: bool = True,
+    weight_memory: int | None = None,
     progress: Progress | None = None,
 ) -> CompiledNet:
     """Compile a PyTorch model or an ONNX file for this CPU: the same function by faster kernels.
@@ -94,6 +95,9 @@ def compile(
         Refuse any operation outside the engine's set instead of running it in torch.
     tune : bool
         Time the candidates of every layer inside the running net (seconds, remembered on disk); else rules of thumb.
+    weight_memory : int, optional
+        Most bytes that packed weights may take. Winograd keeps 4 to 7 times what a layer's weights are; layers where
+        that gains least go back to other kernels until it fits. None: what is fastest.
     progress : callable (done, total), optional
         Called after every tuning round.
 
@@ -120,7 +124,9 @@ def compile(
     torch.Size([1, 8, 30, 30])
     """
     limit, exact = resolve_tolerance(tolerance)
-    target = make_target(str(_native.host()["isa_active"]), resolve_threads(threads))
+    target = make_target(
+        str(_native.host()["isa_active"]), resolve_threads(threads), weight_bytes=_resolve_bytes(weight_memory)
+    )
     if isinstance(model, (str, Path)):
         from fastcnn.engine.onnx_import.examples import graph_and_inputs
 
@@ -155,6 +161,7 @@ def load(
     threads: int | None = None,
     plan: Literal["saved", "tune", "heuristic"] = "saved",
     tolerance: Tolerance | None = None,
+    weight_memory: int | None = None,
     progress: Progress | None = None,
 ) -> CompiledNet:
     """Load a ``.fcnn`` file; needs no torch.
@@ -170,6 +177,8 @@ def load(
         error the file states is a claim: the plan prints it "as saved", and measures anew where file and claim differ.
     tolerance : optional
         As in :func:`fastcnn.compile`; the file's by default.
+    weight_memory : int, optional
+        As in :func:`fastcnn.compile`.
 
     Returns
     -------
@@ -195,7 +204,7 @@ def load(
     limit, exact = _hint_tolerance(hint) if tolerance is None else resolve_tolerance(tolerance)
     if threads is None and hint.threads is not None:
         threads = min(hint.threads, int(_native.host()["cores"]))
-    target = make_target(isa, resolve_threads(threads))
+    target = make_target(isa, resolve_threads(threads), weight_bytes=_resolve_bytes(weight_memory))
     how: Literal["heuristic", "tune", "hint"] = "tune" if plan == "tune" else "heuristic"
     if plan == "saved":
         if hint.choices is None:
@@ -223,6 +232,16 @@ def load(
         )
     except (GraphError, MemoryError, OverflowError) as error:
         raise ArtifactError(f"{path}: the graph in this file cannot be planned: {error}") from error
+
+
+def _resolve_bytes(weight_memory: Any) -> int | None:
+    if weight_memory is None:
+        return None
+    if isinstance(weight_memory, bool) or not isinstance(weight_memory, int):
+        raise TypeError(f"weight_memory={weight_memory!r} must be a whole number of bytes or None")
+    if weight_memory < 1:
+        raise ValueError(f"weight_memory={weight_memory} is out of range: give the bytes that packed weights may take")
+    return weight_memory
 
 
 def _hint_tolerance(hint: PlanHint) -> tuple[float, bool]:

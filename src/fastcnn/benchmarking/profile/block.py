@@ -53,7 +53,7 @@ def profile_block(
 
     # Clock rate and neighbours change: the limits are taken on both sides of the chain, and the higher ones count.
     size = buffer_mib(int(_native.host()["l3_bytes"]))
-    before = _native.measure_fma_gmacs(threads), _native.measure_read_gbps(threads, size)
+    before = _measured_limits(threads, size)
     net: Any = load(file, threads=threads, plan="saved")
     # A file holds no torch step, so there is one native segment.
     (planned,) = net._shape_plan((inputs.shape,)).planned
@@ -63,7 +63,7 @@ def profile_block(
     start = time.perf_counter()
     times = profile(built, [inputs], repeats) * 1e3
     profiled_s = time.perf_counter() - start
-    after = _native.measure_fma_gmacs(threads), _native.measure_read_gbps(threads, size)
+    after = _measured_limits(threads, size)
     lanes = int(_native.lanes(built.net.isa))
     steps = []
     for i, (draft, candidate, described) in enumerate(zip(built.lowered.drafts, built.chosen, plan.steps, strict=True)):
@@ -90,8 +90,7 @@ def profile_block(
         "limits": {
             "isa": str(built.net.isa),
             "threads": threads,
-            "fma_gmacs": float(max(before[0], after[0])),
-            "read_gbps": float(max(before[1], after[1])),
+            **{key: max(before[key], after[key]) for key in before},
             "buffer_mib": size,
         },
         "steps": steps,
@@ -101,6 +100,16 @@ def profile_block(
         "plan_error": plan.error,
         "tolerance": plan.tolerance,
     }
+
+
+def _measured_limits(threads: int, buffer_size: int) -> dict[str, float]:
+    limits = {
+        "fma_gmacs": float(_native.measure_fma_gmacs(threads)),
+        "read_gbps": float(_native.measure_read_gbps(threads, buffer_size)),
+    }
+    if _native.bf16_pays(str(_native.host()["isa_active"])):
+        limits["bf16_gmacs"] = float(_native.measure_bf16_gmacs(threads))
+    return limits
 
 
 def _spread(times: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:

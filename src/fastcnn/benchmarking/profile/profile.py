@@ -171,10 +171,10 @@ def combine(
                 ms=statistics.median(row["ms"] for _, row in rows),
                 spread=statistics.median(row["spread"] for _, row in rows),
                 compute_share=statistics.median(
-                    _share(known["multiplications"], limits["fma_gmacs"], row["ms"]) for limits, row in rows
+                    _share(known["multiplications"], _peak(limits, row["kernel"]), row["ms"]) for limits, row in rows
                 ),
                 useful_share=statistics.median(
-                    _share(known["macs"], limits["fma_gmacs"], row["ms"]) for limits, row in rows
+                    _share(known["macs"], _peak(limits, row["kernel"]), row["ms"]) for limits, row in rows
                 ),
                 byte_share=statistics.median(_share(moved, limits["read_gbps"], row["ms"]) for limits, row in rows),
             )
@@ -187,6 +187,7 @@ def combine(
             isa=limits["isa"],
             threads=limits["threads"],
             fma_gmacs=statistics.median(block["limits"]["fma_gmacs"] for block in blocks),
+            bf16_gmacs=_median_if_known([block["limits"].get("bf16_gmacs") for block in blocks]),
             read_gbps=statistics.median(block["limits"]["read_gbps"] for block in blocks),
             buffer_mib=limits["buffer_mib"],
         ),
@@ -203,6 +204,17 @@ _FACTS = (
     "layer", "source", "family", "kernel", "error", "macs", "multiplications", "counted", "weight_bytes", "input_bytes",
     "output_bytes",
 )  # fmt: skip
+
+
+def _peak(limits: dict[str, Any], kernel: str) -> float:
+    """Peak of the arithmetic that a kernel computes in: fp32 also for bf16 where the CPU has nothing for it."""
+    half = limits.get("bf16_gmacs") if "_bf16_" in kernel else None
+    return float(limits["fma_gmacs"] if half is None else half)
+
+
+def _median_if_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _share(count: float, giga_per_second: float, ms: float) -> float:

@@ -23,6 +23,8 @@ class Limits:
     threads : int
     fma_gmacs : float
         1e9 fp32 multiply-adds per second, in registers.
+    bf16_gmacs : float or None
+        1e9 multiply-adds in bf16 per second, in registers; None where the CPU has no instruction for them.
     read_gbps : float
         1e9 bytes per second, read from one buffer far larger than the caches.
     buffer_mib : int
@@ -32,6 +34,7 @@ class Limits:
     isa: str
     threads: int
     fma_gmacs: float
+    bf16_gmacs: float | None
     read_gbps: float
     buffer_mib: int
 
@@ -58,9 +61,9 @@ class StepProfile:
     out_map : tuple of int
         Rows and columns of the output.
     compute_share : float
-        Multiplications per second over the peak.
+        Multiplications per second over the peak of the kernel's arithmetic: fp32, or bf16.
     useful_share : float
-        ``macs`` per second over the peak: above 1 where Winograd saves more than it loses.
+        ``macs`` per second over the same peak: above 1 where Winograd saves more than it loses.
     byte_share : float
         Bytes per second over the read bandwidth; above 1 where data come from a cache.
     """

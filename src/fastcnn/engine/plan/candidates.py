@@ -22,6 +22,8 @@ class Target:
     threads: int
     lanes: int
     l2_bytes: int
+    weight_bytes: int | None = None
+    """Memory that packed weights may take; None: as much as is fastest."""
 
     @property
     def configs(self) -> list[tuple[int, int]]:
@@ -52,10 +54,10 @@ def _winograd_tiles(isa: str) -> int:
     return int(_native.winograd_tiles(isa))
 
 
-def make_target(isa: str, threads: int) -> Target:
-    """Describe this host at that instruction set and thread count."""
+def make_target(isa: str, threads: int, *, weight_bytes: int | None = None) -> Target:
+    """Describe this host at that instruction set and thread count, with a limit for packed weights."""
     l2 = int(_native.host()["l2_bytes"]) or 512 * 1024
-    return Target(isa=isa, threads=threads, lanes=int(_native.lanes(isa)), l2_bytes=l2)
+    return Target(isa=isa, threads=threads, lanes=int(_native.lanes(isa)), l2_bytes=l2, weight_bytes=weight_bytes)
 
 
 def _blocks(channels: int, lanes: int) -> int:

@@ -59,6 +59,12 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
     return int(4 * channels * filters * taps // groups + 1024 * phases)
 
 
+def packed_bytes(draft: Draft, candidate: Candidate, lanes: int) -> int:
+    """Bytes of a step's weights as that candidate packs them, about: without biases, scales and lists of taps."""
+    stored = check_draft(draft, candidate, lanes)
+    return stored if candidate.attrs.get("weights", "f32") == "f32" else stored // 2
+
+
 def check_memory(needed: int, what: str) -> None:
     """Refuse a plan that this process cannot hold, before anything is allocated for it."""
     limit = memory_limit()

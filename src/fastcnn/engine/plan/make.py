@@ -24,6 +24,7 @@ from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
 from fastcnn.engine.plan.slots import Candidate
+from fastcnn.engine.plan.weight_memory import keep_weight_memory
 
 logger = logging.getLogger("fastcnn")
 
@@ -169,6 +170,10 @@ def _planned(
     if reference is not None:
         error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
         notes += dropped
+    if target.weight_bytes is not None and built.net.weight_bytes > target.weight_bytes:
+        notes += keep_weight_memory(built, target.weight_bytes, target.lanes, own_error, seconds)
+        if reference is not None:
+            error = _if_finite(tuning.relative_error(tuning.run_once(built, inputs), reference))
     groups = find_groups(lowered, built.chosen, target)
     if origin == "tuned":
         groups = tuning.tune_groups(built, inputs, divisible(lowered, groups, target))
@@ -225,7 +230,7 @@ def _keep_budget(
         error = tuning.relative_error(tuning.run_once(built, inputs), reference)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact]
         if error <= budget or not risky:
-            return error if np.isfinite(error) else None, notes
+            return _if_finite(error), notes
         risky.sort(key=lambda i: own_error(i, built.chosen[i]), reverse=True)
         for i in risky[: max(1, len(risky) // 4) if error > 1.5 * budget else 1]:
             dropped = built.chosen[i]
@@ -235,6 +240,10 @@ def _keep_budget(
                 f"{built.lowered.drafts[i].name}: {dropped.label} exceeded the error budget, {finer.label} instead"
             )
         built.net.finish()
+
+
+def _if_finite(error: float) -> float | None:
+    return error if np.isfinite(error) else None
 
 
 def _finer(

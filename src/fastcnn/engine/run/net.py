@@ -79,6 +79,7 @@ class CompiledNet:
         self._exact = exact
         self._plans: OrderedDict[tuple[Shape, ...], _ShapePlan] = OrderedDict()
         self._lock = threading.Lock()
+        self._making: dict[tuple[Shape, ...], threading.Event] = {}
         _nets.add(self)
         example = tuple(v.shape for v in graph.inputs)
         self._plans[example] = self._make(example, how, hint, bands, known_error, calibration, progress)
@@ -222,18 +223,34 @@ class CompiledNet:
         return value
 
     def _shape_plan(self, shapes: tuple[Shape, ...]) -> _ShapePlan:
-        with self._lock:
-            found = self._plans.get(shapes)
-            if found is not None:
-                self._plans.move_to_end(shapes)
-                return found
+        while True:
+            with self._lock:
+                found = self._plans.get(shapes)
+                if found is not None:
+                    self._plans.move_to_end(shapes)
+                    return found
+                others = self._making.get(shapes)
+                if others is None:
+                    done = self._making[shapes] = threading.Event()
+            if others is None:
+                return self._make_shape(shapes, done)
+            others.wait()
+
+    def _make_shape(self, shapes: tuple[Shape, ...], done: threading.Event) -> _ShapePlan:
+        """Plan a new shape while calls with known ones go on, and keep the plan."""
+        try:
             # The same net at another size: what won at the example's size is the best guess, where it fits.
             made = self._make(shapes, "nearby", self.plan.choices(), None, None, None, None)
-            self._plans[shapes] = made
-            while len(self._plans) > MAX_PLANS:
-                oldest = next(key for key in self._plans if key != self._example)
-                del self._plans[oldest]
+            with self._lock:
+                self._plans[shapes] = made
+                while len(self._plans) > MAX_PLANS:
+                    oldest = next(key for key in self._plans if key != self._example)
+                    del self._plans[oldest]
             return made
+        finally:
+            with self._lock:
+                self._making.pop(shapes, None)
+            done.set()
 
     def _make(
         self,
@@ -269,9 +286,10 @@ _nets: weakref.WeakSet[CompiledNet] = weakref.WeakSet()
 
 
 def _unlock_after_fork() -> None:
-    """Give every net a lock of its own in a child: the thread that may have held the old one is not there."""
+    """Give every net a lock of its own in a child: threads that held the old one, or made a plan, are not there."""
     for net in _nets:
         net._lock = threading.Lock()
+        net._making = {}
 
 
 os.register_at_fork(after_in_child=_unlock_after_fork)

@@ -1,0 +1,70 @@
+"""A limit for packed weights: kept, paid for where it costs least, and refused where nothing is left to give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastcnn
+from fastcnn.engine.graph import Graph
+from fastcnn.engine.graph.graph import GraphError
+from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.run.net import CompiledNet
+from tests.engine.nets import WINOGRAD, Maker, error_of, inputs_for
+
+
+def three_layers() -> Graph:
+    """A large layer, a small one, and one that Winograd is not for."""
+    make = Maker(3, (1, 16, 24, 24))
+    x = make.op("relu", make.conv("x0", 16, 96))
+    x = make.op("relu", make.conv(x, 96, 96))
+    return make.graph(make.conv(x, 96, 16, 1))
+
+
+def planned(limit: int | None, how: str = "heuristic") -> CompiledNet:
+    target = make_target("scalar", 1, weight_bytes=limit)
+    return CompiledNet(three_layers(), target, tolerance=1e-3, exact=False, how=how)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["heuristic", "tune"])
+def test_the_limit_holds_and_is_told(how: str) -> None:
+    free = planned(None, how)
+    least = planned(None)
+    direct = 4 * (16 * 96 * 9 + 96 * 96 * 9 + 96 * 16) + 4 * 3 * 128
+    assert any("winograd" in step.kernel for step in least.plan.steps)
+    limit = direct + 8192
+    net = planned(limit, how)
+    assert net.plan.weight_bytes <= limit
+    assert free.plan.weight_bytes >= net.plan.weight_bytes
+    if free.plan.weight_bytes > limit:
+        assert any("takes too much memory" in note for note in net.plan.notes)
+    assert error_of(net, inputs_for(net.graph)) <= WINOGRAD[8]
+
+
+def test_only_what_is_needed_is_given_up() -> None:
+    """One layer's spectra are enough to give: the other keeps its own."""
+    free = planned(None)
+    spectra = [step for step in free.plan.steps if "winograd" in step.kernel]
+    assert len(spectra) == 2
+    net = planned(free.plan.weight_bytes - 1)
+    assert sum("winograd" in step.kernel for step in net.plan.steps) >= 1
+    assert len([note for note in net.plan.notes if "too much memory" in note]) == 1
+
+
+def test_too_small_a_limit_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"packed weights need at least [0-9,]+ bytes, weight_memory allows 1,000"):
+        planned(1000)
+
+
+def test_other_shapes_keep_it() -> None:
+    limit = 4 * (16 * 96 * 9 + 96 * 96 * 9 + 96 * 16) + 16384
+    net = planned(limit)
+    assert net.plan_for((2, 16, 30, 30)).weight_bytes <= limit
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-5, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_bad_limits(value: object, error: type[Exception]) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Conv2d(3, 8, 3).eval()
+    with pytest.raises(error, match="weight_memory="):
+        fastcnn.compile(model, np.zeros((1, 3, 8, 8), np.float32), weight_memory=value)  # type: ignore[arg-type]
