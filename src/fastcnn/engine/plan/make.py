@@ -36,6 +36,10 @@ SAFETY = 0.5
 RELAXED_FROM = 1e-3
 """Tolerances below this are out of reach of bf16, which rounds to one part in 512."""
 
+MOST_TIMED = 10
+MOST_TIMED_RELAXED = 18
+"""Candidates of a layer that tuning times: with bf16 and 16-bit spectra there are nearly twice as many."""
+
 MOST_MACS = 4 * 10**12
 """Multiply-adds of an inference that is still run on made-up inputs to measure an error: minutes on a small machine."""
 
@@ -162,7 +166,9 @@ def _planned(
     if origin == "tuned earlier" and cached is not None:
         seconds = [cached.seconds.get(draft.name, {}) for draft in lowered.drafts]
     if origin == "tuned":
-        tuned = tuning.tune(built, inputs, progress=progress)
+        # What the error budget falls back on must have a time too.
+        most = MOST_TIMED_RELAXED if tolerance >= RELAXED_FROM else MOST_TIMED
+        tuned = tuning.tune(built, inputs, most=most, progress=progress)
         seconds = tuned.seconds
     choices = _choices(built)  # before the budget, which depends on weights, as the key of the cache does not
     error = known_error if reorders else None

@@ -100,7 +100,7 @@ class Tuned:
 
 
 def tune(
-    built: Built, inputs: Sequence[Array], *, repeats: int = 5, most: int = 10, progress: Progress | None = None
+    built: Built, inputs: Sequence[Array], *, most: int, repeats: int = 5, progress: Progress | None = None
 ) -> Tuned:
     """Time up to ``most`` candidates of every step in the chain, and two exact ones in any case; keep the fastest.
 
