@@ -29,8 +29,11 @@ def keep_weight_memory(
         If the smallest weights are still too large.
     """
     notes: list[str] = []
+    left: set[tuple[int, str]] = set()  # sizes are estimates: what was left once is not taken again
     while built.net.weight_bytes > limit:
-        moves = [move for i in range(len(built.chosen)) for move in _moves(built, i, lanes, own_error, seconds)]
+        steps = range(len(built.chosen))
+        moves = [move for i in steps for move in _moves(built, i, lanes, own_error, seconds)]
+        moves = [move for move in moves if (move[1], move[2].label) not in left]
         if not moves:
             raise GraphError(
                 f"packed weights need at least {built.net.weight_bytes:,} bytes, weight_memory allows {limit:,}: "
@@ -38,6 +41,7 @@ def keep_weight_memory(
             )
         _, index, smaller = min(moves, key=lambda move: move[0])
         name, dropped = built.lowered.drafts[index].name, built.chosen[index]
+        left.add((index, dropped.label))
         built.replace(index, smaller)
         built.net.finish()
         notes.append(f"{name}: {dropped.label} takes too much memory, {smaller.label} instead")
