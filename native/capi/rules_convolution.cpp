@@ -91,6 +91,11 @@ int64_t direct_rule(StepRule& r) {
   const auto& dilation = r.list("dilation", 2, 1, kMostStep);
   r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
   r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  // The rounded copy of what bf16 products read, at most all that the taps reach.
+  const int64_t rows = (out.h - 1) * stride[0] + (w.shape[2] - 1) * dilation[0] + 1;
+  const int64_t columns = (out.w - 1) * stride[1] + (w.shape[3] - 1) * dilation[1] + 1;
+  r.require(r.stored() != "bf16" || bounded_product({in.blocks, r.p.lanes, rows, columns}) <= kMost,
+            "'bf16' asks for too much scratch memory");
   return direct_floats(r, groups, w.shape[2] * w.shape[3]);
 }
 
