@@ -96,8 +96,9 @@ def compile(
     tune : bool
         Time the candidates of every layer inside the running net (seconds, remembered on disk); else rules of thumb.
     weight_memory : int, optional
-        Most bytes that packed weights may take. Winograd keeps 4 to 7 times what a layer's weights are; layers where
-        that gains least go back to other kernels until it fits. None: what is fastest.
+        Most bytes that packed weights may take, for each input shape; tuning needs more while it runs. Winograd keeps 4
+        to 7 times what a layer's weights are; layers where that gains least go back to other kernels until it fits.
+        None: what is fastest.
     progress : callable (done, total), optional
         Called after every tuning round.
 

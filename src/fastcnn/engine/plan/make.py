@@ -289,13 +289,16 @@ def _why(
     if seconds is None:
         parts.append(origin)
     elif candidate.label not in seconds[index]:
-        parts.append("not timed: the error budget asked for it")
+        parts.append("not timed: the error budget or weight_memory asked for it")
     else:
         others = [(t, label) for label, t in seconds[index].items() if label != candidate.label]
         if others:
             second, label = min(others)
             ratio = second / seconds[index][candidate.label]
-            parts.append(f"fastest of {len(seconds[index])}; next {label} {ratio:.2f}x")
+            if ratio >= 1:
+                parts.append(f"fastest of {len(seconds[index])}; next {label} {ratio:.2f}x")
+            else:
+                parts.append(f"the error budget or weight_memory asked for it; fastest {label} {ratio:.2f}x")
     return "; ".join(parts)
 
 

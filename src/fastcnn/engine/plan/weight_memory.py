@@ -36,8 +36,8 @@ def keep_weight_memory(
         moves = [move for move in moves if (move[1], move[2].label) not in left]
         if not moves:
             raise GraphError(
-                f"packed weights need at least {built.net.weight_bytes:,} bytes, weight_memory allows {limit:,}: "
-                f"allow more"
+                f"packed weights need {built.net.weight_bytes:,} bytes with the smallest kernels found, weight_memory "
+                f"allows {limit:,}: allow more"
             )
         _, index, smaller = min(moves, key=lambda move: move[0])
         name, dropped = built.lowered.drafts[index].name, built.chosen[index]
