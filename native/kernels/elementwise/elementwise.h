@@ -14,15 +14,16 @@ enum class BinaryOp : int { kAdd = 0, kSub = 1, kMul = 2, kDiv = 3 };
 // How an operand advances: with the output, the same V floats for every vector, or one float for all.
 enum class Operand : int { kFull = 0, kLanes = 1, kScalar = 2 };
 
-// y[c] = x[c] / (k + alpha * sum over channels c - size / 2 ... c + (size - 1) / 2 of x^2) ^ beta, for pixels in a row
-// of a channel-blocked map.
+// y[c] = x[c] / (k + alpha * sum over channels c - before ... c + after of x^2) ^ beta, for pixels in a row of a
+// channel-blocked map.
 struct LocalResponse {
   const float* in = nullptr;
   float* out = nullptr;
   ptrdiff_t in_plane = 0, out_plane = 0;
-  int pixels = 0, channels = 0, size = 1;
+  int pixels = 0, channels = 0;
+  int before = 0, after = 0;  // less than `channels`
   float alpha = 0, beta = 0, k = 0;
-  float* scratch = nullptr;  // pixels * (channels in whole blocks + size)
+  float* scratch = nullptr;  // pixels * (channels in whole blocks + before + after)
 };
 
 struct ElementwiseKernels {

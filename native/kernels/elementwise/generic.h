@@ -135,7 +135,7 @@ float ew_sum(const float* in, ptrdiff_t n) {
 
 template <int V>
 void local_response(const LocalResponse& a) {
-  const int blocks = (a.channels + V - 1) / V, before = a.size / 2, length = blocks * V + a.size;
+  const int blocks = (a.channels + V - 1) / V, before = a.before, length = blocks * V + before + a.after;
   // All squares of the row first, zeros around them: a window read right after it was written would wait.
   for (int x = 0; x < a.pixels; ++x) {
     float* squares = a.scratch + static_cast<ptrdiff_t>(x) * length;
@@ -151,7 +151,7 @@ void local_response(const LocalResponse& a) {
     const float* squares = a.scratch + static_cast<ptrdiff_t>(x) * length;
     for (int b = 0; b < blocks; ++b) {
       Vec<V> sum = {};
-      for (int j = 0; j < a.size; ++j) sum += load<V>(squares + b * V + j);
+      for (int j = 0; j <= before + a.after; ++j) sum += load<V>(squares + b * V + j);
       Vec<V> scale = k + alpha * sum;
       if (a.beta == 0.75f) {  // the usual exponent: two roots and no power
         const Vec<V> root = sqrt<V>(scale);

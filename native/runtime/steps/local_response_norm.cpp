@@ -13,8 +13,11 @@ class LocalResponseNormStep final : public Step {
   explicit LocalResponseNormStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(elementwise_kernels(spec.isa)) {
     out = spec.out;
     if (!in_.blocked || !out.blocked) throw std::invalid_argument("local_response_norm: needs blocked maps");
-    size_ = static_cast<int>(spec.integer("size"));
-    alpha_ = static_cast<float>(spec.number("alpha") / static_cast<double>(size_));
+    const int64_t size = spec.integer("size");
+    // A window may be far wider than the map has channels: what lies outside is zero, and is not summed.
+    before_ = static_cast<int>(std::min<int64_t>(size / 2, in_.c - 1));
+    after_ = static_cast<int>(std::min<int64_t>((size - 1) / 2, in_.c - 1));
+    alpha_ = static_cast<float>(spec.number("alpha") / static_cast<double>(size));
     beta_ = static_cast<float>(spec.number("beta"));
     k_ = static_cast<float>(spec.number("k"));
   }
@@ -26,7 +29,8 @@ class LocalResponseNormStep final : public Step {
     a.in_plane = in_.plane;
     a.out_plane = out.plane;
     a.channels = in_.c;
-    a.size = size_;
+    a.before = before_;
+    a.after = after_;
     a.alpha = alpha_;
     a.beta = beta_;
     a.k = k_;
@@ -48,12 +52,13 @@ class LocalResponseNormStep final : public Step {
   static constexpr int kPixels = 64;  // at once: their squares fit L2
 
   size_t row_floats() const {
-    return static_cast<size_t>(std::min(kPixels, out.w)) * static_cast<size_t>(in_.blocks * in_.lanes + size_);
+    return static_cast<size_t>(std::min(kPixels, out.w)) *
+           static_cast<size_t>(in_.blocks * in_.lanes + before_ + after_);
   }
 
   Tensor in_;
   const ElementwiseKernels& kernels_;
-  int size_ = 1;
+  int before_ = 0, after_ = 0;
   float alpha_ = 0, beta_ = 0, k_ = 0;
 };
 
