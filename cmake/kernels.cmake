@@ -7,13 +7,14 @@ set(FASTCNN_X86_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
 set(FASTCNN_X86_FLAGS_avx512 ${FASTCNN_X86_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd)
 set(FASTCNN_X86_FLAGS_avx512_vnni ${FASTCNN_X86_FLAGS_avx512} -mavx512vnni -mavx512bf16 -mavx512vbmi
     -mavx512vpopcntdq -mavx512bitalg)
+set(FASTCNN_X86_FLAGS_avx512_amx ${FASTCNN_X86_FLAGS_avx512_vnni} -mamx-tile -mamx-bf16 -mamx-int8)
 # Lowered to twice as many AVX2 registers; optimising that takes minutes and is of no use to the tests it is for.
 set(FASTCNN_X86_FLAGS_avx512_emulated ${FASTCNN_X86_FLAGS_avx2} -O1)
 
 function(fastcnn_kernel_family)
   cmake_parse_arguments(FAMILY "" "NAME" "ISAS" ${ARGN})
   set(sources "${CMAKE_CURRENT_SOURCE_DIR}/${FAMILY_NAME}/${FAMILY_NAME}.cpp")
-  if(FASTCNN_EMULATE_AVX512 AND "avx512" IN_LIST FAMILY_ISAS)
+  if(FASTCNN_EMULATE_AVX512 AND "${FAMILY_ISAS}" MATCHES "avx512")
     list(APPEND FAMILY_ISAS avx512_emulated)
   endif()
   foreach(isa IN LISTS FAMILY_ISAS)

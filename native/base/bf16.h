@@ -20,5 +20,12 @@ inline Bf16 round_bf16(float x) {
   return {static_cast<uint16_t>((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
 
+inline float widen_bf16(Bf16 x) {
+  const uint32_t u = static_cast<uint32_t>(x.bits) << 16;
+  float wide;
+  std::memcpy(&wide, &u, sizeof wide);
+  return wide;
+}
+
 }  // namespace
 }  // namespace fastcnn

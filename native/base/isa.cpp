@@ -12,6 +12,7 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
 #endif
 
 namespace fastcnn {
@@ -26,6 +27,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::kAvx512Vnni:
       return "avx512_vnni";
+    case Isa::kAvx512Amx:
+      return "avx512_amx";
     case Isa::kAvx512Emulated:
       return "avx512_emulated";
   }
@@ -33,11 +36,12 @@ const char* isa_name(Isa isa) {
 }
 
 Isa isa_from_name(const std::string& name) {
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Emulated}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Amx, Isa::kAvx512Emulated}) {
     if (name == isa_name(isa)) return isa;
   }
-  throw std::invalid_argument("FASTCNN_ISA=" + name +
-                              " is not an instruction set fastcnn knows: choose scalar, avx2, avx512 or avx512_vnni");
+  throw std::invalid_argument(
+      "FASTCNN_ISA=" + name +
+      " is not an instruction set fastcnn knows: choose scalar, avx2, avx512, avx512_vnni or avx512_amx");
 }
 
 #if defined(__x86_64__)
@@ -45,6 +49,19 @@ static unsigned long long read_xcr0() {
   unsigned eax = 0, edx = 0;
   __asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
   return (static_cast<unsigned long long>(edx) << 32) | eax;
+}
+
+// Linux gives the tile registers to those who ask, once for a process and its children.
+static bool may_use_tiles(unsigned long long xcr0) {
+  constexpr unsigned long long kTiles = (1ull << 17) | (1ull << 18);
+  if ((xcr0 & kTiles) != kTiles) return false;
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  static const bool given = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return given;
+#else
+  return false;
+#endif
 }
 
 Isa detect_isa() {
@@ -62,7 +79,9 @@ Isa detect_isa() {
   const bool vbmi = has(c, 1), vnni = has(c, 11), bitalg = has(c, 12), vpopcntdq = has(c, 14);
   unsigned a1 = 0, b1 = 0, c1 = 0, d1 = 0;
   const bool bf16 = __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && has(a1, 5);
-  return vbmi && vnni && bitalg && vpopcntdq && bf16 ? Isa::kAvx512Vnni : Isa::kAvx512;
+  if (!(vbmi && vnni && bitalg && vpopcntdq && bf16)) return Isa::kAvx512;
+  const bool amx = has(d, 22) && has(d, 24) && has(d, 25);
+  return amx && may_use_tiles(xcr0) ? Isa::kAvx512Amx : Isa::kAvx512Vnni;
 }
 #else
 Isa detect_isa() { return Isa::kScalar; }
@@ -86,7 +105,7 @@ Isa active_isa() {
 std::vector<Isa> available_isas() {
   std::vector<Isa> all;
   const Isa best = detect_isa();
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Amx}) {
     if (isa <= best) all.push_back(isa);
   }
   if (FASTCNN_EMULATE_AVX512 && best >= Isa::kAvx2) all.push_back(Isa::kAvx512Emulated);

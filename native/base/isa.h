@@ -8,16 +8,17 @@ namespace fastcnn {
 
 // In rising order: a CPU that has one has all before it. kAvx512Emulated runs the 16-lane kernels on AVX2 registers,
 // so that their logic is tested on machines without AVX-512; it is never chosen unless asked for by name.
-enum class Isa : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Vnni = 3, kAvx512Emulated = 4 };
+enum class Isa : int { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Vnni = 3, kAvx512Amx = 4, kAvx512Emulated = 5 };
 
-// "scalar", "avx2", "avx512", "avx512_vnni", "avx512_emulated".
+// "scalar", "avx2", "avx512", "avx512_vnni", "avx512_amx", "avx512_emulated".
 const char* isa_name(Isa isa);
 
 // Throws std::invalid_argument naming the allowed words.
 Isa isa_from_name(const std::string& name);
 
-// Best level this CPU and operating system support, by CPUID and XGETBV:
+// Best level this CPU and operating system support, by CPUID and XGETBV (AMX: also by asking the system for its tiles):
 //   avx2: AVX2, FMA, F16C, BMI1, BMI2.  avx512: F, BW, VL, DQ, CD.  avx512_vnni: + VNNI, BF16, VBMI, VPOPCNTDQ, BITALG.
+//   avx512_amx: + AMX with BF16 and INT8.
 Isa detect_isa();
 
 // detect_isa() capped by the environment variable FASTCNN_ISA (read once).
@@ -49,6 +50,7 @@ CpuInfo cpu_info();
 #if defined(__x86_64__)
 #define FASTCNN_ISA_LOOKUP(isa, prefix)                                 \
   FASTCNN_ISA_LOOKUP_EMULATED(isa, prefix)                              \
+  if (isa == ::fastcnn::Isa::kAvx512Amx) return prefix##avx512_vnni();  \
   if (isa == ::fastcnn::Isa::kAvx512Vnni) return prefix##avx512_vnni(); \
   if (isa == ::fastcnn::Isa::kAvx512) return prefix##avx512();          \
   if (isa == ::fastcnn::Isa::kAvx2) return prefix##avx2();              \

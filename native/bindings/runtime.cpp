@@ -11,6 +11,7 @@
 #include "base/isa.h"
 #include "base/measure.h"
 #include "bindings/bindings.h"
+#include "kernels/amx/amx.h"
 #include "kernels/direct/direct.h"
 #include "kernels/winograd/winograd.h"
 #include "runtime/net.h"
@@ -132,6 +133,13 @@ void bind_runtime(nb::module_& m) {
       "measure_read_gbps",
       [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
       nb::arg("threads"), nb::arg("megabytes"), nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "amx",
+      [](const std::string& isa) {
+        const AmxKernels* kernels = amx_kernels(isa_from_name(isa));
+        return kernels == nullptr ? "" : kernels->emulated ? "emulated" : "native";
+      },
+      nb::arg("isa"), "How the tile registers of AMX are there: native, emulated, or empty");
   m.def(
       "bf16_pays", [](const std::string& isa) { return direct_kernels(isa_from_name(isa)).bf16_pays; }, nb::arg("isa"),
       "Whether products in bf16 are faster than in fp32");

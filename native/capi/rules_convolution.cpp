@@ -1,7 +1,8 @@
-// Rules of the convolutions (runtime/steps/convolution.cpp, winograd.cpp, depthwise.cpp).
+// Rules of the convolutions (runtime/steps/convolution.cpp, winograd.cpp, amx.cpp, depthwise.cpp).
 #include <algorithm>
 
 #include "capi/rules.h"
+#include "kernels/amx/amx.h"
 #include "kernels/direct/direct.h"
 #include "kernels/unpack/unpack.h"
 #include "kernels/winograd/winograd.h"
@@ -160,6 +161,42 @@ int64_t winograd_rule(StepRule& r) {
             "'chunk' asks for too much scratch memory");
   return packed_floats(r, static_cast<int64_t>(in.blocks) * r.p.lanes, bounded_product({t, t, out.blocks, r.p.lanes}),
                        bounded_product({t, t, panel, r.p.lanes}));
+}
+
+int64_t amx_rule(StepRule& r) {
+  r.require(amx_kernels(r.p.isa) != nullptr, "there is no AMX on this instruction set");
+  convolution_inputs(r);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  const FloatArray& w = r.weight("weight", 4);
+  r.integer("groups", 1, 1);
+  r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
+  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
+  const auto& stride = r.list("stride", 2, 1, kMostStep);
+  const auto& padding = r.list("padding", 4, 0, kMostStep);
+  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
+  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
+  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  r.word("split", {"pixels", "panels"});
+  const bool split = r.word("products", {"bf16", "bf16x3"}) == "bf16x3";
+  const int64_t rows = r.integer("rows", 1, out.h), images = r.integer("images", 1, out.n);
+  r.require(images == 1 || rows == out.h, "several images in a block have all their rows");
+  r.require(in.blocked || (images == 1 && dilation[1] == 1), "planes go image by image, undilated");
+  // The copy: rows and pixels of a block with what the taps reach besides, for every phase of the stride. That of
+  // planes has rows that end with whole steps.
+  const int64_t size[2] = {(w.shape[2] - 1) * dilation[0] + 1, (w.shape[3] - 1) * dilation[1] + 1};
+  const int64_t pairs = in.blocked ? (in.blocks + 1) / 2 : 1;
+  const int64_t reached = bounded_product({size[1], in.c}) + kAmxChannels;
+  const int64_t row =
+      out.w + (in.blocked ? (size[1] - 1) / stride[1] : reached / bounded_product({stride[1], in.c}) + 1);
+  const int64_t plane = bounded_product({images, rows + (size[0] - 1) / stride[0], row});
+  const int64_t pixel = in.blocked ? 2 * kAmxChannels : bounded_product({2, stride[1], in.c});
+  const int64_t phases = std::min(stride[0], size[0]) * (in.blocked ? std::min(stride[1], size[1]) : 1);
+  r.require(plane <= INT32_MAX / 2 && bounded_product({pairs, phases, plane + kAmxPixels, pixel}) <= INT32_MAX / 2,
+            "'rows' or 'images' ask for too large a copy");
+  const int64_t steps = in.blocked ? bounded_product({pairs, w.shape[2], w.shape[3]})
+                                   : bounded_product({w.shape[2], reached / kAmxChannels});
+  const int64_t numbers = bounded_product({steps, kAmxTile, out.blocks});
+  return (split ? numbers : (numbers + 1) / 2) + steps;  // and the offsets
 }
 
 int64_t depthwise_rule(StepRule& r) {

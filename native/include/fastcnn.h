@@ -73,7 +73,7 @@ typedef struct fastcnn_tensor {
 /* The whole net. Strings belong to it. */
 typedef struct fastcnn_info {
   const char* made_by; /* version of fastcnn that wrote the program */
-  const char* isa;     /* "scalar", "avx2", "avx512", "avx512_vnni" */
+  const char* isa;     /* "scalar", "avx2", "avx512", "avx512_vnni", "avx512_amx" */
   int threads;         /* of one run */
   size_t steps;
   double tolerance;       /* largest net error that was allowed */

@@ -5,6 +5,7 @@ namespace fastcnn {
 std::unique_ptr<Step> make_direct(const StepSpec&);
 std::unique_ptr<Step> make_transposed(const StepSpec&);
 std::unique_ptr<Step> make_winograd(const StepSpec&);
+std::unique_ptr<Step> make_amx(const StepSpec&);
 std::unique_ptr<Step> make_depthwise(const StepSpec&);
 std::unique_ptr<Step> make_pool(const StepSpec&);
 std::unique_ptr<Step> make_unary(const StepSpec&);
@@ -30,6 +31,7 @@ static const std::map<std::string, StepFactory>& factories() {
       {"direct", make_direct},
       {"transposed", make_transposed},
       {"winograd", make_winograd},
+      {"amx", make_amx},
       {"depthwise", make_depthwise},
       {"pool", make_pool},
       {"unary", make_unary},

@@ -79,7 +79,9 @@ def _kind(draft: Draft, candidate: Candidate) -> str:
     """What a step is in a group; empty where the native step cannot make some rows of its output alone."""
     if candidate.op == "depthwise" or (candidate.op == "pool" and "kernel" in draft.attrs):
         return candidate.op
-    if candidate.op != "direct" or draft.out.nchw[2:] == (1, 1) or candidate.attrs.get("weights") == "i16":
+    if candidate.op not in ("direct", "amx") or candidate.attrs.get("weights") == "i16":
+        return ""
+    if draft.out.nchw[2:] == (1, 1):
         return ""
     pointwise = draft.weights["weight"].shape[2:] == (1, 1) and draft.attrs["stride"] == [1, 1]
     return "pointwise" if pointwise else "direct"

@@ -50,6 +50,11 @@ def _bf16_pays(isa: str) -> bool:
 
 
 @lru_cache
+def _amx(isa: str) -> str:
+    return str(_native.amx(isa))
+
+
+@lru_cache
 def _winograd_tiles(isa: str) -> int:
     return int(_native.winograd_tiles(isa))
 
@@ -161,6 +166,62 @@ def bf16_candidates(
         )
     return found
 
+
+def amx_candidates(
+    target: Target,
+    *,
+    batch: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    out_map: tuple[int, int],
+    planar: bool,
+    relaxed: bool,
+) -> list[Candidate]:
+    """Products on the tile registers of AMX, where the machine has them: threads splitting pixels or output channels.
+
+    Few pixels or channels leave most of a tile empty.
+    """
+    count = batch * out_map[0] * out_map[1]
+    if _amx(target.isa) != "native" or count < _AMX_FEWEST_PIXELS or out_channels < target.lanes:
+        return []
+    if (planar and dilation[1] != 1) or (not planar and in_channels < target.lanes):
+        return []
+    reach = [(kernel[i] - 1) * dilation[i] for i in range(2)]
+    phases = min(stride[0], reach[0] + 1)
+    if planar:
+        row_numbers = phases * in_channels * (stride[1] * out_map[1] + reach[1])
+    else:
+        phases *= min(stride[1], reach[1] + 1)
+        pairs = -(-in_channels // (2 * target.lanes))
+        row_numbers = phases * pairs * 2 * target.lanes * (out_map[1] + reach[1] // stride[1])
+    heavy = out_channels * kernel[0] * kernel[1] > 2 * out_map[0] * out_map[1]
+    splits = ["pixels"]
+    if target.threads > 1 and out_channels >= 2 * target.lanes * target.threads:
+        splits = ["panels", "pixels"] if heavy else ["pixels", "panels"]
+    found = []
+    for products in ("bf16", "bf16x3") if relaxed else ("bf16x3",):
+        row_bytes = row_numbers * (4 if products == "bf16x3" else 2)
+        blocks: list[tuple[str, int, int]] = []
+        for share in (2, 6):  # of L2, for the rounded input of a block
+            fit = max(1, target.l2_bytes // share // row_bytes - reach[0] // stride[0])
+            for split in splits:
+                own = batch if split == "panels" else max(1, batch // target.threads)
+                images = 1 if planar else max(1, min(own, fit // out_map[0]))
+                block = (split, min(fit, out_map[0]), images)
+                if block not in blocks:
+                    blocks.append(block)
+        for split, rows, images in blocks:
+            attrs = {"split": split, "rows": rows, "images": images, "products": products}
+            why = "products in bf16" if products == "bf16" else "products of bf16 in two parts"
+            label = f"amx_{products}:{split}:{rows}x{images}"
+            found.append(Candidate(label, "amx", attrs, exact=False, why=f"AMX, {why}"))
+    return found
+
+
+_AMX_FEWEST_PIXELS = 8
 
 FORMS = {3: (6, 4, 2), 5: (4, 2)}
 """Output tiles m of the F(m, r) there are kernels for, by kernel size r."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from fastcnn.engine.graph.graph import Array, GraphError, Node
-from fastcnn.engine.plan.candidates import bf16_candidates, direct_candidates, winograd_candidates
+from fastcnn.engine.plan.candidates import (
+    amx_candidates,
+    bf16_candidates,
+    direct_candidates,
+    winograd_candidates,
+)
 from fastcnn.engine.plan.lowering.epilogue import bias_weights, split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
 from fastcnn.engine.plan.slots import Candidate, Slot
@@ -59,6 +64,13 @@ def conv(low: Lowerer, node: Node) -> None:
             out_map=(out_h, out_w), relaxed=low.relaxed,
         )  # fmt: skip
         candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates
+    if not low.exact and groups == 1:
+        tiles = amx_candidates(
+            low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
+            stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]), out_map=(out_h, out_w),
+            planar=planar, relaxed=low.relaxed,
+        )  # fmt: skip
+        candidates = tiles + candidates
     if groups > 1 and not _whole_blocks(groups, channels, filters, lanes):
         note = "groups narrower than a vector: run dense, zeros between them"
     low.emit(

@@ -1,0 +1,19 @@
+#include "kernels/amx/amx.h"
+
+namespace fastcnn {
+
+const AmxKernels& amx_kernels_avx512_amx();
+const AmxKernels& amx_kernels_avx512_emulated();
+
+const AmxKernels* amx_kernels(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512Amx) return &amx_kernels_avx512_amx();
+#if FASTCNN_EMULATE_AVX512
+  if (isa == Isa::kAvx512Emulated) return &amx_kernels_avx512_emulated();
+#endif
+#endif
+  static_cast<void>(isa);
+  return nullptr;
+}
+
+}  // namespace fastcnn

@@ -1,0 +1,205 @@
+// Included once per ISA, after the tile registers: tiles_begin(), tiles_end(), and tile_zero<T>(), tile_load<T>(data,
+// bytes between rows), tile_store<T>(likewise), tile_dots<SUMS, X, W>() for tiles T = 0 ... 7 of 16 rows of 64 bytes.
+//
+// Sums of 2 x 2 tiles: tile 2 * i + j holds pixels 16 * i ... and output block j. Tiles 4, 5: pixels. 6, 7: weights.
+#pragma once
+
+#include "base/simd.h"
+#include "kernels/amx/amx.h"
+
+namespace fastcnn {
+namespace {
+
+constexpr int kV = 16;
+constexpr int kSumsRow = kAmxPanel * kV;
+
+template <int P, int N>
+[[gnu::always_inline]] inline void add_products() {
+  tile_dots<0, 4, 6>();
+  if constexpr (N > 1) tile_dots<1, 4, 7>();
+  if constexpr (P > 1) tile_dots<2, 5, 6>();
+  if constexpr (P > 1 && N > 1) tile_dots<3, 5, 7>();
+}
+
+template <int P>
+[[gnu::always_inline]] inline void load_pixels(const Bf16* at, ptrdiff_t pixel) {
+  const ptrdiff_t bytes = pixel * ptrdiff_t{sizeof(Bf16)};
+  tile_load<4>(at, bytes);
+  if constexpr (P > 1) tile_load<5>(at + 16 * pixel, bytes);
+}
+
+template <int N>
+[[gnu::always_inline]] inline void load_weights(const Bf16* at) {
+  tile_load<6>(at, 64);
+  if constexpr (N > 1) tile_load<7>(at + kAmxTile, 64);
+}
+
+// 16 * P pixels by N blocks of outputs, to sums[pixel][kSumsRow].
+template <int P, int N, bool SPLIT>
+void amx_sums(const AmxShape& s, const Bf16* in, const Bf16* w, float* sums, Ahead ahead) {
+  const ptrdiff_t pixel = s.pixel;
+  tile_zero<0>();
+  if constexpr (N > 1) tile_zero<1>();
+  if constexpr (P > 1) tile_zero<2>();
+  if constexpr (P > 1 && N > 1) tile_zero<3>();
+  for (int k = 0; k < s.steps; ++k) {
+    ahead.visit();
+    const Bf16* x = in + s.step_offset[k];
+    load_weights<N>(w);
+    w += N * kAmxTile;
+    if constexpr (SPLIT) {
+      load_pixels<P>(x + s.low, pixel);
+      add_products<P, N>();
+    }
+    load_pixels<P>(x, pixel);
+    add_products<P, N>();
+    if constexpr (SPLIT) {
+      load_weights<N>(w);
+      w += N * kAmxTile;
+      add_products<P, N>();
+    }
+  }
+  constexpr ptrdiff_t bytes = kSumsRow * sizeof(float);
+  tile_store<0>(sums, bytes);
+  if constexpr (N > 1) tile_store<1>(sums + kV, bytes);
+  if constexpr (P > 1) tile_store<2>(sums + 16 * kSumsRow, bytes);
+  if constexpr (P > 1 && N > 1) tile_store<3>(sums + 16 * kSumsRow + kV, bytes);
+}
+
+struct Place {
+  int x = 0, y = 0, image = 0;
+};
+
+// Bias, residual and activation of the sums of `pixels` pixels from `at` on, and to the map; moves `at`.
+template <int N>
+void finish(const AmxShape& s, const AmxArgs& a, const float* sums, int pixels, int block, Place& at) {
+  Vec<kV> bias[N];
+  for (int j = 0; j < N; ++j) bias[j] = a.bias != nullptr ? load<kV>(a.bias + (block + j) * kV) : Vec<kV>{};
+  const Vec<kV> lo = splat<kV>(s.act.lo), hi = splat<kV>(s.act.hi);
+  while (pixels > 0) {
+    const int row = s.row - at.x < pixels ? s.row - at.x : pixels;
+    const int run = at.y >= a.rows ? 0 : s.out_w - at.x < row ? s.out_w - at.x : row;
+    float* out = a.out + block * s.out_plane + at.image * s.out_image + at.y * s.out_row + at.x * s.out_pixel;
+    const float* res = a.residual;
+    if (res != nullptr) {
+      res += block * s.res_plane + at.image * s.res_image + at.y * s.res_row + at.x * s.res_pixel;
+    }
+    for (int k = 0; k < run; ++k, out += s.out_pixel) {
+#pragma GCC unroll 2
+      for (int j = 0; j < N; ++j) {
+        Vec<kV> v = load<kV>(sums + k * kSumsRow + j * kV) + bias[j];
+        if (res != nullptr && !s.act_before_residual) v += load<kV>(res + k * s.res_pixel + j * s.res_plane);
+        if (s.act.kind == Act::kClamp) {
+          v = min_nan<kV>(hi, max_nan<kV>(lo, v));
+        } else if (s.act.kind != Act::kNone) {
+          alignas(64) float one[kV];
+          store<kV>(one, v);
+          activate_run<kV>(one, 1, s.act, s.act.slope != nullptr ? s.act.slope + (block + j) * kV : nullptr);
+          v = load<kV>(one);
+        }
+        if (res != nullptr && s.act_before_residual) v += load<kV>(res + k * s.res_pixel + j * s.res_plane);
+        store<kV>(out + j * s.out_plane, v);
+      }
+    }
+    sums += row * kSumsRow;
+    pixels -= row;
+    at.x += row;
+    if (at.x == s.row) {
+      at.x = 0;
+      if (++at.y == a.image_rows) at.y = 0, ++at.image;
+    }
+  }
+}
+
+template <int N, bool SPLIT>
+void amx_panel(const AmxShape& s, const AmxArgs& a, const Bf16* w, Region next, int block) {
+  alignas(64) float sums[kAmxPixels * kSumsRow];
+  // To the last pixel that is in the map.
+  const int pixels = ((a.images - 1) * a.image_rows + a.rows - 1) * s.row + s.out_w;
+  const int visits = (pixels + kAmxPixels - 1) / kAmxPixels;
+  const Bf16* in = a.in;
+  Place at;
+  for (int t = 0; t < visits; ++t, in += kAmxPixels * s.pixel) {
+    const int left = pixels - t * kAmxPixels;
+    const Ahead ahead = ahead_part(next, s.steps, t, visits);
+    if (left > 16) {
+      amx_sums<2, N, SPLIT>(s, in, w, sums, ahead);
+    } else {
+      amx_sums<1, N, SPLIT>(s, in, w, sums, ahead);
+    }
+    finish<N>(s, a, sums, left < kAmxPixels ? left : kAmxPixels, block, at);
+  }
+}
+
+template <bool SPLIT>
+void amx_panels(const AmxShape& s, const AmxArgs& a) {
+  const Bf16* w = a.weights;
+  for (int b = 0; b < a.blocks; b += kAmxPanel) {
+    const bool whole = b + 1 < a.blocks;
+    const ptrdiff_t size = static_cast<ptrdiff_t>(s.steps) * (SPLIT ? 2 : 1) * (whole ? 2 : 1) * kAmxTile;
+    const Region next = b + kAmxPanel < a.blocks ? Region{w + size, size * ptrdiff_t{sizeof(Bf16)}} : a.next;
+    if (whole) {
+      amx_panel<2, SPLIT>(s, a, w, next, a.block0 + b);
+    } else {
+      amx_panel<1, SPLIT>(s, a, w, next, a.block0 + b);
+    }
+    w += size;
+  }
+}
+
+void amx_run(const AmxShape& s, const AmxArgs& a) {
+  tiles_begin();
+  if (s.low != 0) {
+    amx_panels<true>(s, a);
+  } else {
+    amx_panels<false>(s, a);
+  }
+  tiles_end();
+}
+
+// 16 floats to bf16 at `high`, and what that leaves of them at `low`.
+[[gnu::always_inline]] inline void round_block(Vec<kV> x, Bf16* high, Bf16* low) {
+  const auto to_bf16 = [](Vec<kV> v, Bf16* to) {
+#if defined(__AVX512BF16__)
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+    std::memcpy(to, &rounded, sizeof rounded);
+#else
+    for (int l = 0; l < kV; ++l) to[l] = round_bf16(v[l]);
+#endif
+  };
+  to_bf16(x, high);
+  if (low == nullptr) return;
+  typedef uint16_t Half __attribute__((vector_size(kV * 2)));
+  Half bits;
+  std::memcpy(&bits, high, sizeof bits);
+  const IVec<kV> upper = __builtin_convertvector(bits, IVec<kV>) << 16;
+  const Vec<kV> rest = x - (Vec<kV>)upper;
+  to_bf16(rest == rest ? rest : Vec<kV>{}, low);  // an infinity leaves nothing
+}
+
+void amx_round(const float* first, const float* second, ptrdiff_t in_pixel, int pixels, bool split, Bf16* out) {
+  const ptrdiff_t pixel = split ? 2 * kAmxChannels : kAmxChannels;
+  for (int i = 0; i < pixels; ++i, out += pixel) {
+    round_block(load<kV>(first + i * in_pixel), out, split ? out + kAmxChannels : nullptr);
+    const Vec<kV> x = second != nullptr ? load<kV>(second + i * in_pixel) : Vec<kV>{};
+    round_block(x, out + kV, split ? out + kAmxChannels + kV : nullptr);
+  }
+}
+
+void amx_interleave(const float* in, ptrdiff_t plane_floats, int channels, int pixels, Bf16* out, ptrdiff_t low) {
+  for (int c = 0; c < channels; ++c, in += plane_floats, ++out) {
+    for (int i = 0; i < pixels; i += kV) {
+      const int count = pixels - i < kV ? pixels - i : kV;
+      alignas(64) float whole[kV] = {};
+      if (count < kV) std::memcpy(whole, in + i, sizeof(float) * static_cast<size_t>(count));
+      Bf16 high[kV], rest[kV];
+      round_block(load<kV>(count < kV ? whole : in + i), high, low != 0 ? rest : nullptr);
+      Bf16* const to = out + static_cast<ptrdiff_t>(i) * channels;
+      for (int k = 0; k < count; ++k) to[k * channels] = high[k];
+      for (int k = 0; low != 0 && k < count; ++k) to[low + k * channels] = rest[k];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fastcnn
