@@ -17,9 +17,10 @@ namespace fastcnn {
 class Buffer {
  public:
   Buffer() = default;
-  // Zero-filled. Throws std::bad_alloc.
+  // Zero-filled. Throws std::bad_alloc, for sizes that no pointer difference counts too.
   explicit Buffer(size_t floats) : floats_(floats) {
     if (floats == 0) return;
+    if (floats > kMostFloats) throw std::bad_alloc();
     const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
     data_ = static_cast<float*>(mapped_bytes() != 0 ? map(mapped_bytes()) : std::aligned_alloc(64, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
@@ -48,6 +49,8 @@ class Buffer {
 
  private:
   static constexpr size_t kHuge = size_t{2} << 20;
+  // With what is rounded up, and mapped besides, PTRDIFF_MAX bytes at most.
+  static constexpr size_t kMostFloats = (static_cast<size_t>(PTRDIFF_MAX) - 2 * kHuge) / sizeof(float);
 
   // Straight from the system: the heap would hand out memory that lies on small pages since its last use.
 #if defined(__linux__)
@@ -61,7 +64,7 @@ class Buffer {
     char* const first = static_cast<char*>(found);
     const size_t skip = (kHuge - reinterpret_cast<uintptr_t>(found) % kHuge) % kHuge;
     if (skip != 0) munmap(first, skip);
-    if (skip != kHuge) munmap(first + skip + bytes, kHuge - skip);
+    munmap(first + skip + bytes, kHuge - skip);  // never empty: skip < kHuge
 #if defined(MADV_HUGEPAGE)
     madvise(first + skip, bytes, MADV_HUGEPAGE);
 #endif

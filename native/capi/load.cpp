@@ -1,6 +1,7 @@
 #include "capi/load.h"
 
 #include <algorithm>
+#include <cstddef>
 
 #if !defined(_WIN32)
 #include <unistd.h>
@@ -13,6 +14,16 @@ namespace {
 
 // Floats behind the arena: no kernel may touch them, and none does; a mistake of ours there would not leave the buffer.
 constexpr size_t kSlack = 64;
+
+// Sum of the counts, each of so many bytes; UINT64_MAX, which no limit allows, where it is more.
+uint64_t bytes_of(std::initializer_list<uint64_t> counts, uint64_t each = 1) {
+  uint64_t total = 0;
+  for (uint64_t count : counts) {
+    if (count > (UINT64_MAX - total) / each) return UINT64_MAX;
+    total += count * each;
+  }
+  return total;
+}
 
 uint64_t physical_memory() {
 #if defined(_SC_PHYS_PAGES)
@@ -57,12 +68,17 @@ void add_step(Net& net, Source& source, ProgramStep& step) {
 }  // namespace
 
 LoadedProgram load_program(Source& source, const LoadOptions& options) {
-  const uint64_t limit = options.memory_limit != 0 ? options.memory_limit : physical_memory();
+  // No limit allows more than a pointer difference counts: sizes below it cannot wrap around.
+  const uint64_t limit =
+      std::min<uint64_t>(options.memory_limit != 0 ? options.memory_limit : physical_memory(), PTRDIFF_MAX);
   LoadedProgram loaded{read_program(source, limit), nullptr};
   Program& p = loaded.program;
   check_host(p.isa);
   const Memory memory = validate(p);
-  check_memory(static_cast<uint64_t>(memory.weight_bytes + memory.packing_bytes + memory.arena_bytes), limit);
+  const uint64_t arena = static_cast<uint64_t>(memory.arena_bytes) + kSlack * sizeof(float);
+  check_memory(
+      bytes_of({static_cast<uint64_t>(memory.weight_bytes), static_cast<uint64_t>(memory.packing_bytes), arena}),
+      limit);
 
   const int threads = options.threads != 0 ? options.threads : std::min(p.threads, cpu_info().logical_cores);
   loaded.net = std::make_unique<Net>(p.isa, threads);
@@ -77,8 +93,7 @@ LoadedProgram load_program(Source& source, const LoadOptions& options) {
   for (size_t i = 0; i < net.steps(); ++i) {
     most = std::max({most, net.step(i).scratch_floats(1), net.step(i).scratch_floats(threads)});
   }
-  const uint64_t scratch = (most + net.group_floats()) * sizeof(float);
-  check_memory(net.weight_bytes() + static_cast<uint64_t>(memory.arena_bytes) + scratch, limit);
+  check_memory(bytes_of({net.weight_bytes(), arena, bytes_of({most, net.group_floats()}, sizeof(float))}), limit);
   net.set_arena(static_cast<size_t>(p.arena_floats) + kSlack);
   net.finish();
   p.threads = threads;

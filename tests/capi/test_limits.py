@@ -137,6 +137,14 @@ def test_the_scratch_of_a_chunk_is_bounded() -> None:
         Net(small, memory_limit=(1 << 64) - 1)
 
 
+@pytest.mark.parametrize("floats", [1 << 61, 1 << 62, (1 << 62) + 16, (1 << 64) - 1])
+def test_sizes_that_would_wrap_are_refused(floats: int) -> None:
+    net = _native.Net("scalar", 1)
+    net.set_arena(floats)
+    with pytest.raises(MemoryError):
+        net.finish()
+
+
 def few_rows() -> Graph:
     """One row of weights: the scales of 16-bit weights are twice as large as their codes."""
     make = Maker(1, (1, 1, 2, 2))
