@@ -57,7 +57,9 @@ void Net::replace_step(size_t index, StepSpec spec) {
   if (index >= steps_.size()) throw std::invalid_argument("replace_step: no such step");
   spec.isa = isa_;
   spec.threads = threads_;
-  if (index > 0) steps_[index - 1]->following = nullptr;
+  for (size_t i = 0; i < index; ++i) {
+    if (steps_[i]->following == steps_[index].get()) steps_[i]->following = nullptr;
+  }
   steps_[index].reset();  // first free the old weights: the two together can be hundreds of megabytes
   steps_[index] = make_step(spec);
   operands_[index] = {spec.in, spec.out};
@@ -89,8 +91,10 @@ void Net::check_groups() {
 }
 
 void Net::finish() {
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    steps_[i]->following = i + 1 < steps_.size() ? steps_[i + 1].get() : nullptr;
+  const Step* opening = nullptr;
+  for (size_t i = steps_.size(); i-- > 0;) {
+    steps_[i]->following = opening;
+    if (steps_[i]->opening(0, 1).bytes != 0) opening = steps_[i].get();
   }
   check_groups();
   size_t scratch = 0;

@@ -116,17 +116,15 @@ class Step {
   virtual size_t scratch_floats(int) const { return 0; }  // for that many threads
   virtual size_t weight_bytes() const { return 0; }
   virtual std::string kernel() const = 0;
-  // What a thread reads first of its weights; by default the next step's.
-  virtual Region opening(int thread, int threads) const {
-    return following != nullptr ? following->opening(thread, threads) : Region{};
-  }
+  // What a thread reads first of its weights; empty for every thread of steps that have none.
+  virtual Region opening(int, int) const { return {}; }
 
-  // What it reads first after this step.
+  // What it reads first of the weights that come after this step's.
   Region after(const RunContext& ctx) const {
     return following != nullptr ? following->opening(ctx.thread, ctx.threads) : Region{};
   }
 
-  const Step* following = nullptr;  // set by the net
+  const Step* following = nullptr;  // the next step with weights to open, if any; set by the net
   Tensor out;
   bool zero_border = false;
 };

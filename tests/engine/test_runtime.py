@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import fastcnn
 from fastcnn import _native
 from fastcnn.engine.graph import Graph, GraphError
+from fastcnn.engine.plan.build import step_arguments
 from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.nets import DIRECT, ISAS, Maker, compiled, error_of, inputs_for, native
@@ -54,6 +55,30 @@ def test_threads_do_not_change_a_bit() -> None:
     isa = str(_native.host()["isa_active"])
     outputs = [compiled(graph, isa, threads, exact=True).run(x)[0] for threads in (1, 2, 3, 4)]
     assert all(np.array_equal(outputs[0], y) for y in outputs)
+
+
+def test_a_long_way_to_the_next_weights() -> None:
+    """A convolution looks ahead past a hundred thousand steps that have none."""
+    make = Maker(0, (1, 16, 8, 8))
+    y = make.op("sigmoid", make.op("add_scalar", make.conv("x0", 16, 16, 1), value=1.0))
+    graph = make.graph(
+        make.conv(make.op("resize", y, size=[9, 9], scale=None, mode="nearest", align_corners=False), 16, 16, 1)
+    )
+    built = native(compiled(graph, "scalar"))
+    net = _native.Net("scalar", 1)
+    net.set_arena(built.arena_floats)
+    repeated = 0
+    for draft, candidate in zip(built.lowered.drafts, built.chosen, strict=True):
+        again = 100_000 if draft.op == "resize" else 1
+        repeated += again > 1
+        for _ in range(again):
+            net.add_step(*step_arguments(draft, candidate))
+    assert repeated == 1
+    net.finish()
+    x = inputs_for(graph)
+    y = [np.full(shape, np.nan, np.float32) for shape in built.lowered.outputs]
+    net.run(x, y)
+    assert np.array_equal(y[0], compiled(graph, "scalar").run(x)[0])
 
 
 def test_run_allocates_nothing(tmp_path: Path) -> None:
