@@ -142,6 +142,7 @@ void StepRule::reach(int64_t out, int64_t stride, int64_t dilation, int64_t kern
                      int64_t before, int64_t after) const {
   const int64_t last = (out - 1) * stride - pad + (kernel - 1) * dilation;
   require(-pad >= -before && last <= size - 1 + after, "reads past the border of its input");
+  require(last + pad < INT32_MAX / 2, "reaches too far");  // steps count rows and columns in an int
 }
 
 void StepRule::reach_rows(int64_t out, int64_t stride, int64_t dilation, int64_t kernel,

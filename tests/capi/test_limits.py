@@ -96,10 +96,8 @@ def test_the_largest_windows_run(lying: Callable[..., None], tmp_path: Path) -> 
     assert all(np.isfinite(y).all() for y in Net(tmp_path / "net.fcp").run(*inputs_of(graph)))
 
 
-def test_the_scratch_of_a_chunk_is_bounded() -> None:
-    """A map as large as any may be, which no file of this size could fill, in a single chunk."""
-    side, channels = (1 << 15) - 1, 1 << 10
-    tensor = {"space": "arena", "blocked": True, "index": 0, "offset": 0, "border": [0] * 4, "image": 0, "rows": 0}
+def one_step(op: str, attrs: dict[str, Any], tensors: list[dict[str, Any]], weight: np.ndarray) -> bytes:
+    """A program with nothing but this step, whose arena is as large as any may be: no file of this size fills it."""
     records, weights = Records(), Weights()
     records.text("a test")
     records.text("scalar")
@@ -110,31 +108,62 @@ def test_the_scratch_of_a_chunk_is_bounded() -> None:
             records.text(name)
             records.list([1])
     records.number("I", 1)
-    records.text("winograd")
-    records.number("I", 1)
-    for c in (channels, 1):
-        shape = [1, c, side, side]
-        records.tensor({**tensor, "nchw": shape, "dims": shape})
-    chunk = ((side + 1) // 2) ** 2
-    attrs = {"m": 2, "chunk": chunk, "groups": 1, "split": "tiles", "stride": [1, 1], "dilation": [1, 1]}
-    records.number("I", len(attrs) + 1)
-    for key, value in {**attrs, "padding": [1] * 4}.items():
+    records.text(op)
+    records.number("I", len(tensors) - 1)
+    for tensor in tensors:
+        dense = {"space": "arena", "blocked": True, "index": 0, "offset": 0, "border": [0] * 4, "image": 0, "rows": 0}
+        records.tensor({**dense, "dims": tensor["nchw"], **tensor})
+    records.number("I", len(attrs))
+    for key, value in attrs.items():
         records.attribute(key, value)
     records.number("I", 1)
-    extents, offset, crc = weights.add(np.zeros((1, channels, 3, 3), np.float32))
+    extents, offset, crc = weights.add(weight)
     records.text("weight")
     records.list(extents)
     records.number("QI", offset, crc)
     body = records.data()
     begin = padded(HEADER + len(body))
     head = struct.pack("<8sIIQQQQ16x", b"FASTCNNP", 1, 0, begin + weights.bytes, len(body), begin, weights.bytes)
-    data = repaired(head + body + bytes(begin - HEADER - len(body)) + b"".join(map(bytes, weights.chunks())))
-    with pytest.raises(Refused, match=r"step 0 \(winograd\): 'chunk' asks for too much scratch memory"):
-        Net(data, memory_limit=(1 << 64) - 1)
-    word = b"\5\0chunk\0"
-    small = repaired(data.replace(word + struct.pack("<d", chunk), word + struct.pack("<d", 64)))
-    with pytest.raises(Refused, match="no step writes output 'y'"):
-        Net(small, memory_limit=(1 << 64) - 1)
+    return repaired(head + body + bytes(begin - HEADER - len(body)) + b"".join(map(bytes, weights.chunks())))
+
+
+def test_the_scratch_of_a_chunk_is_bounded() -> None:
+    """A map as large as any may be, in a single chunk."""
+    side, channels = (1 << 15) - 1, 1 << 10
+    chunk = ((side + 1) // 2) ** 2
+    tensors = [{"nchw": [1, c, side, side]} for c in (channels, 1)]
+    attrs = {"m": 2, "groups": 1, "split": "tiles", "stride": [1, 1], "dilation": [1, 1], "padding": [1] * 4}
+    weight = np.zeros((1, channels, 3, 3), np.float32)
+    for size, words in ((chunk, r"step 0 \(winograd\): 'chunk' asks for too much"), (64, "no step writes output 'y'")):
+        with pytest.raises(Refused, match=words):
+            Net(one_step("winograd", {**attrs, "chunk": size}, tensors, weight), memory_limit=(1 << 64) - 1)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("op", ["direct", "depthwise"])
+def test_the_reach_of_taps_is_bounded(op: str, axis: int) -> None:
+    """Borders of 2^30 rows or columns, taps 2^20 apart: the last lies further from the first than an int counts."""
+    apart, most = 1 << 20, (1 << 30) - 1
+    size, border, out = [1, 1], [apart, 0], [1, 1]
+    size[axis], out[axis] = most - 1, 2
+
+    def program(taps: int) -> bytes:
+        kernel, dilation, padding = [1, 1], [1, 1], [0] * 4
+        kernel[axis], dilation[axis], padding[axis] = taps, apart, apart
+        sides = [0] * 4
+        sides[axis], sides[2 + axis] = border[0], most
+        tensors = [{"nchw": [1, 1, *size], "border": sides}, {"nchw": [1, 1, *out]}]
+        attrs: dict[str, Any] = {"groups": 1, "stride": [1, 1], "dilation": dilation, "padding": padding}
+        if op == "direct":
+            tile, panel = _native.direct_configs("scalar")[0]
+            attrs |= {**BF16, "tile": tile, "panel": panel, "split": "pixels", "pixel_block": 64, "sum_terms": 512}
+        else:
+            attrs["split"] = "rows"
+        return one_step(op, attrs, tensors, np.zeros((1, 1, *kernel), np.float32))
+
+    for taps, words in ((2049, rf"step 0 \({op}\): reaches too far"), (1000, "no step writes output 'y'")):
+        with pytest.raises(Refused, match=words):
+            Net(program(taps), memory_limit=(1 << 64) - 1)
 
 
 @pytest.mark.parametrize("floats", [1 << 61, 1 << 62, (1 << 62) + 16, (1 << 64) - 1])
