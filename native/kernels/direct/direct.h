@@ -57,13 +57,15 @@ struct DirectConfig {
 };
 
 // Width of the next panel when `left` channel vectors remain: the whole panel, or the widest there is a kernel for.
-// Packing and kernels both walk the channels with this rule.
+// Packing and kernels both walk the channels with this rule. Internal linkage: see base/simd.h.
+namespace {
 inline int panel_width(int panel, int left) {
   for (int width : {8, 4, 3, 2}) {
     if (width <= panel && width <= left) return width;
   }
   return 1;
 }
+}  // namespace
 
 // Runs blocks in panels of `config.panel` vectors (the last one narrower), pixels in tiles of `config.tile`.
 template <class T>
