@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,3 +120,33 @@ def test_several_nets_from_several_python_threads() -> None:
 
     with ThreadPoolExecutor(2 * len(nets)) as pool:
         assert sum(pool.map(calls, range(2 * len(nets)))) == 0
+
+
+def test_new_shapes_are_planned_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While calls with known shapes run on; callers of one shape share its plan."""
+    net = compiled(residual_net(20), "scalar", exact=True)
+    make, known = CompiledNet._make, inputs_for(net.graph)
+    expected, planned, at_once = net.run(known)[0], [], []
+    making, busy, go = threading.Lock(), threading.Event(), threading.Event()
+
+    def slow(self: CompiledNet, shapes: tuple[tuple[int, ...], ...], *rest: Any) -> Any:
+        at_once.append(making.acquire(blocking=False))
+        busy.set()
+        assert go.wait(60)
+        made = make(self, shapes, *rest)
+        planned.append(shapes)
+        making.release()
+        return made
+
+    monkeypatch.setattr(CompiledNet, "_make", slow)
+    sizes = [17, 18, 19, 21, 17, 18]
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        calls = [pool.submit(net.run, [np.ones((1, 3, n, n), np.float32)]) for n in sizes]
+        assert busy.wait(60)
+        assert np.array_equal(net.run(known)[0], expected)
+        assert not planned
+        go.set()
+        shapes = [call.result(60)[0].shape for call in calls]
+    assert shapes == [(1, 10)] * len(sizes)
+    assert at_once == [True] * 4
+    assert len(planned) == len(set(planned)) == 4

@@ -80,6 +80,7 @@ class CompiledNet:
         self._plans: OrderedDict[tuple[Shape, ...], _ShapePlan] = OrderedDict()
         self._lock = threading.Lock()
         self._making: dict[tuple[Shape, ...], threading.Event] = {}
+        self._planning = threading.Lock()
         _nets.add(self)
         example = tuple(v.shape for v in graph.inputs)
         self._plans[example] = self._make(example, how, hint, bands, known_error, calibration, progress)
@@ -237,10 +238,14 @@ class CompiledNet:
             others.wait()
 
     def _make_shape(self, shapes: tuple[Shape, ...], done: threading.Event) -> _ShapePlan:
-        """Plan a new shape while calls with known ones go on, and keep the plan."""
+        """Plan a new shape while calls with known ones go on, and keep the plan.
+
+        One shape at a time: each has packed weights of its own, of which only ``MAX_PLANS`` sets are to be there.
+        """
         try:
-            # The same net at another size: what won at the example's size is the best guess, where it fits.
-            made = self._make(shapes, "nearby", self.plan.choices(), None, None, None, None)
+            with self._planning:
+                # The same net at another size: what won at the example's size is the best guess, where it fits.
+                made = self._make(shapes, "nearby", self.plan.choices(), None, None, None, None)
             with self._lock:
                 self._plans[shapes] = made
                 while len(self._plans) > MAX_PLANS:
@@ -286,9 +291,10 @@ _nets: weakref.WeakSet[CompiledNet] = weakref.WeakSet()
 
 
 def _unlock_after_fork() -> None:
-    """Give every net a lock of its own in a child: threads that held the old one, or made a plan, are not there."""
+    """Give every net locks of its own in a child: threads that held the old ones, or made a plan, are not there."""
     for net in _nets:
         net._lock = threading.Lock()
+        net._planning = threading.Lock()
         net._making = {}
 
 
