@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,6 +329,21 @@ def test_tuning_keeps_the_faster_and_remembers(tmp_path: Path, monkeypatch: pyte
         assert net.plan.how == how
         assert len(net.plan.bands) == len(native(net).groups) == (1 if gain > 1 else 0)
         assert error_of(net, inputs_for(graph), least=1.0) <= 1e-5
+
+
+def test_disturbed_runs_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bands the steps take half the time; most of those runs were held up, by three times as much."""
+    net = compiled(inverted_residual((1, 16, 12, 12), 32), ISA, 1, exact=True)
+    built = native(net)
+    groups = find_groups(built.lowered, built.chosen, make_target(ISA, 1))
+
+    def times(built: Built, inputs: Any, repeats: int) -> np.ndarray:
+        once = 0.5 if built.groups else 1.0
+        held_up = [k % 5 > 1 and bool(built.groups) for k in range(repeats)]
+        return np.outer(np.ones(built.net.steps), np.where(held_up, 3.0, once))
+
+    monkeypatch.setattr(tuning, "profile", times)
+    assert tuning.tune_groups(built, inputs_for(net.graph), groups) == groups != []
 
 
 def refused(built: Built, groups: list[list[int]], words: str) -> None:

@@ -82,11 +82,15 @@ _DISTURBED = 1.2
 
 
 def typical(built: Built, inputs: Sequence[Array], repeats: int) -> Any:
-    """Median seconds of every step, over the runs that nothing disturbed.
+    """Median seconds of every step, over the runs that nothing disturbed."""
+    return _medians(profile(built, inputs, repeats))
+
+
+def _medians(times: Any) -> Any:
+    """Of every row, over the runs that nothing disturbed.
 
     Not the least: a thread that was put aside between the barrier and the clock makes the next step look short.
     """
-    times = profile(built, inputs, repeats)
     total = times.sum(axis=0)
     return np.median(times[:, total <= _DISTURBED * total.min()], axis=1)
 
@@ -155,7 +159,7 @@ def tune_groups(built: Built, inputs: Sequence[Array], groups: Sequence[Group], 
             built.fuse(fused, room_for=groups)
             profile(built, inputs, 1)
             times.append(profile(built, inputs, 5))
-    steps = [np.median(np.concatenate(times, axis=1), axis=1) for times in (alone, together)]
+    steps = [_medians(np.concatenate(times, axis=1)) for times in (alone, together)]
     before, after = ([float(t[g.first : g.last + 1].sum()) for g in groups] for t in steps)
     return [g for g, t, f in zip(groups, before, after, strict=True) if f < t * FUSED_GAINS]
 
