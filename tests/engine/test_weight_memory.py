@@ -85,14 +85,37 @@ def test_wide_layers_of_few_channels_end_too() -> None:
         CompiledNet(graph, target, tolerance=1e-3, exact=False, how="heuristic")
 
 
-def test_the_plan_says_why_a_slower_kernel_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def times(built: Built, *_: Any) -> np.ndarray:
-        return np.array([0.1 if "winograd" in built.net.kernel(i) else 1.0 for i in range(built.net.steps)])
+def winograd_is_fast(built: Built, *_: Any) -> np.ndarray:
+    return np.array([0.1 if "winograd" in built.net.kernel(i) else 1.0 for i in range(built.net.steps)])
 
-    monkeypatch.setattr(tune, "typical", times)
+
+def test_the_plan_says_why_a_slower_kernel_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tune, "typical", winograd_is_fast)
     monkeypatch.setenv("FASTCNN_CACHE", str(tmp_path))
     limit = 4 * (16 * 96 * 9 + 96 * 96 * 9 + 96 * 16) + 16384
     net = planned(limit, "tune")
     dropped = {note.split(":")[0] for note in net.plan.notes if "too much memory" in note}
     assert len(dropped) == 2
     assert all("weight_memory asked for it" in step.why for step in net.plan.steps if step.layer in dropped)
+
+
+def test_bands_are_timed_with_the_kernels_that_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pool runs in bands with a direct convolution, not with Winograd, and the cache knows of one of them."""
+    monkeypatch.setattr(tune, "typical", winograd_is_fast)
+    monkeypatch.setattr(tune, "FUSED_GAINS", 1e9)
+    make = Maker(4, (1, 16, 24, 24))
+    window = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0] * 4, "dilation": [1, 1], "ceil_mode": False}
+    graph = make.graph(make.conv(make.op("max_pool2d", make.conv("x0", 16, 96), **window), 96, 8, 1))
+
+    def bands(limit: int | None, how: str) -> int:
+        target = make_target("scalar", 1, weight_bytes=limit)
+        net = CompiledNet(graph, target, tolerance=1e-3, exact=False, how="tune")
+        assert net.plan.how == how
+        return len(net.plan.bands)
+
+    small = 4 * (16 * 96 * 9 + 96 * 8) + 16384
+    for order in ((None, small), (small, None)):
+        monkeypatch.setenv("FASTCNN_CACHE", str(tmp_path / str(order)))
+        expected = [int(limit == small) for limit in order]
+        assert [bands(limit, how) for limit, how in zip(order, ("tuned", "tuned earlier"), strict=True)] == expected
+        assert [bands(limit, "tuned earlier") for limit in order] == expected

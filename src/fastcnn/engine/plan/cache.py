@@ -63,13 +63,16 @@ def plan_key(graph: Graph, shapes: Mapping[str, Shape], target: Target, toleranc
 
 @dataclass(frozen=True)
 class TunedBefore:
-    """What an earlier tuning run found: the winner of every layer, the seconds of all that were timed, and the groups
-    of steps that are faster together.
+    """What an earlier tuning run found.
+
+    The winner of every layer, the seconds of all that were timed, and the groups of steps that are faster together:
+    with ``band_choices``, which an error budget or a limit for weights can have made others than the winners.
     """
 
     choices: Mapping[str, str]
     seconds: Mapping[str, dict[str, float]]
     bands: Sequence[Bands]
+    band_choices: Mapping[str, str]
 
 
 def load_tuned(key: str) -> TunedBefore | None:
@@ -78,7 +81,9 @@ def load_tuned(key: str) -> TunedBefore | None:
         return None
     try:
         found = json.loads((folder / "plans" / f"{key}.json").read_text(encoding="utf-8"))
-        choices = {str(layer): str(label) for layer, label in found["choices"].items()}
+        choices, band_choices = (
+            {str(layer): str(label) for layer, label in found[name].items()} for name in ("choices", "band_choices")
+        )
         seconds = {
             str(layer): {str(label): float(time) for label, time in times.items()}
             for layer, times in found["seconds"].items()
@@ -88,7 +93,7 @@ def load_tuned(key: str) -> TunedBefore | None:
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return TunedBefore(choices, seconds, bands)
+    return TunedBefore(choices, seconds, bands, band_choices)
 
 
 def store_tuned(key: str, tuned: TunedBefore) -> None:
@@ -102,7 +107,13 @@ def store_tuned(key: str, tuned: TunedBefore) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 bands = [asdict(b) for b in tuned.bands]
-                json.dump({"choices": dict(tuned.choices), "seconds": dict(tuned.seconds), "bands": bands}, file)
+                found = {
+                    "choices": dict(tuned.choices),
+                    "seconds": dict(tuned.seconds),
+                    "bands": bands,
+                    "band_choices": dict(tuned.band_choices),
+                }
+                json.dump(found, file)
             os.replace(name, folder / "plans" / f"{key}.json")
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -181,17 +181,20 @@ def _planned(
         if reference is not None:
             error = _if_finite(tuning.relative_error(tuning.run_once(built, inputs), reference))
     groups = find_groups(lowered, built.chosen, target)
-    if origin == "tuned":
+    # What was timed with other kernels says nothing: budget and limit depend on more than the key of the cache.
+    timed = how == "tune" and (cached is None or cached.band_choices != _choices(built))
+    if timed:
         groups = tuning.tune_groups(built, inputs, divisible(lowered, groups, target))
-        if key is not None and seconds is not None:
-            store_tuned(key, TunedBefore(choices, tuning.by_layer(lowered, seconds), described(lowered, groups)))
+        if key is not None and seconds is not None and cached is None:
+            times, together = tuning.by_layer(lowered, seconds), described(lowered, groups)
+            store_tuned(key, TunedBefore(choices, times, together, _choices(built)))
     elif cached is not None:
         groups = saved(lowered, groups, cached.bands)
     elif how == "hint" and bands is not None:
         groups = saved(lowered, groups, bands)
     else:
         groups = likely(lowered, groups, target)
-    if groups or origin == "tuned":
+    if groups or timed:
         built.fuse(groups)
     step_ms = None
     if how == "tune":
