@@ -35,6 +35,12 @@ class Built:
         self._put(index, candidate)
         self.chosen[index] = candidate
 
+    def choose(self, candidates: Sequence[Candidate]) -> None:
+        """Put these candidates in place of all steps."""
+        for index, candidate in enumerate(candidates):
+            self.replace(index, candidate)
+        self.net.finish()
+
     def fuse(self, groups: Sequence[Group], *, room_for: Sequence[Group] = ()) -> None:
         """Run these groups in bands, and no others; they must not overlap.
 

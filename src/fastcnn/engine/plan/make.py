@@ -148,7 +148,8 @@ def _planned(
         known_error = None
     reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
     unmeasured = reorders and known_error is None and not inputs and how != "tune"
-    if unmeasured and sum(d.macs for d in lowered.drafts) > MOST_MACS:
+    huge = sum(d.macs for d in lowered.drafts) > MOST_MACS
+    if unmeasured and huge:
         chosen, reorders = tuning.exact_choice(lowered), False
         notes.append("too much arithmetic to measure an error while planning: exact kernels")
     measured = reorders and known_error is None
@@ -158,9 +159,7 @@ def _planned(
     reference: list[Array] | None = None
     if measured:
         reference = tuning.run_once(built, inputs)
-        for index, candidate in enumerate(chosen):
-            built.replace(index, candidate)
-        built.net.finish()
+        built.choose(chosen)
 
     seconds: list[dict[str, float]] | None = None
     if origin == "tuned earlier" and cached is not None:
@@ -177,9 +176,23 @@ def _planned(
         error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
         notes += dropped
     if target.weight_bytes is not None and built.net.weight_bytes > target.weight_bytes:
+        if as_saved:  # that was said of other kernels
+            error, as_saved = None, False
+            if huge:
+                built.choose(tuning.exact_choice(lowered))
+                notes.append("too much arithmetic to measure an error while planning: exact kernels")
+            else:
+                inputs = inputs or _normal_inputs(input_shapes)
+                built.choose(tuning.exact_choice(lowered))
+                reference = tuning.run_once(built, inputs)
+                built.choose(chosen)
         notes += keep_weight_memory(built, target.weight_bytes, target.lanes, own_error, seconds)
         if reference is not None:
-            error = _if_finite(tuning.relative_error(tuning.run_once(built, inputs), reference))
+            # They are as exact as the ones before, each for itself: that is no promise for the net.
+            error, dropped = _keep_budget(
+                built, inputs, reference, tolerance * SAFETY, own_error, seconds, limit=target.weight_bytes
+            )
+            notes += dropped
     groups = find_groups(lowered, built.chosen, target)
     # What was timed with other kernels says nothing: budget and limit depend on more than the key of the cache.
     timed = how == "tune" and (cached is None or cached.band_choices != _choices(built))
@@ -199,7 +212,11 @@ def _planned(
     step_ms = None
     if how == "tune":
         step_ms = tuning.typical(built, inputs, 5) * 1e3
-    plan = _describe(built, target, tolerance, input_shapes, origin, notes, error, own_error, step_ms, seconds)
+    reasons = [
+        _ASKED if now != before else "heuristic" if draft.name in misfits else origin
+        for draft, now, before in zip(lowered.drafts, built.chosen, chosen, strict=True)
+    ]
+    plan = _describe(built, target, tolerance, input_shapes, origin, reasons, notes, error, own_error, step_ms, seconds)
     plan = plan.with_(error_as_saved=as_saved)
     return Planned(plan, built)
 
@@ -227,24 +244,44 @@ def _own_errors(lowered: Lowered, target: Target) -> OwnError:
 
 def _keep_budget(
     built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, own_error: OwnError,
-    seconds: list[dict[str, float]] | None,
+    seconds: list[dict[str, float]] | None, limit: int | None = None,
 ) -> tuple[float | None, list[str]]:  # fmt: skip
     """Give the least accurate steps their next more exact candidates until the net keeps its error budget.
 
-    Several at a time while the error is far above. The error is None where the exact kernels' own output is not finite
-    on these inputs: nothing can be compared.
+    Several at a time while the error is far above; with a ``limit``, those only whose packed weights stay within it.
+    The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
+
+    Raises
+    ------
+    GraphError
+        If the limit leaves too few of them.
     """
     notes: list[str] = []
+    stuck: set[int] = set()
     while True:
         error = tuning.relative_error(tuning.run_once(built, inputs), reference)
-        risky = [i for i, c in enumerate(built.chosen) if not c.exact]
+        risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
         if error <= budget or not risky:
+            if error > budget and stuck and all(np.isfinite(y).all() for y in reference):
+                names = ", ".join(built.lowered.drafts[i].name for i in sorted(stuck))
+                raise GraphError(
+                    f"the kernels that weight_memory={limit} leaves for {names} give the net an error of {error:.1e}, "
+                    f"the planner allows {budget:.1e}: allow more memory, or a larger tolerance"
+                )
             return _if_finite(error), notes
         risky.sort(key=lambda i: own_error(i, built.chosen[i]), reverse=True)
         for i in risky[: max(1, len(risky) // 4) if error > 1.5 * budget else 1]:
             dropped = built.chosen[i]
-            finer = _finer(i, built.lowered.drafts[i].candidates, dropped, own_error, seconds[i] if seconds else {})
-            built.replace(i, finer)
+            for finer in _finer(
+                i, built.lowered.drafts[i].candidates, dropped, own_error, seconds[i] if seconds else {}
+            ):
+                built.replace(i, finer)
+                if limit is None or built.net.weight_bytes <= limit:
+                    break
+            else:
+                built.replace(i, dropped)
+                stuck.add(i)
+                continue
             notes.append(
                 f"{built.lowered.drafts[i].name}: {dropped.label} exceeded the error budget, {finer.label} instead"
             )
@@ -257,14 +294,14 @@ def _if_finite(error: float) -> float | None:
 
 def _finer(
     index: int, candidates: list[Candidate], dropped: Candidate, own_error: OwnError, seconds: Mapping[str, float]
-) -> Candidate:
-    """Return the fastest candidate that is clearly more exact; the best guess where none was timed.
+) -> list[Candidate]:
+    """Return the candidates that are clearly more exact, fastest first; best guess first where none was timed.
 
-    Where nothing can be compared (no error of its own on the sample, or none that is finite), an exact one.
+    Where nothing can be compared (no error of its own on the sample, or none that is finite), the exact ones.
     """
     known = own_error(index, dropped)
     allowed = [c for c in candidates if c.exact or own_error(index, c) < known * 0.7 < math.inf]
-    return min(allowed, key=lambda c: seconds.get(c.label, math.inf))
+    return sorted(allowed, key=lambda c: seconds.get(c.label, math.inf))
 
 
 def _choices(built: Built) -> dict[str, str]:
@@ -275,8 +312,11 @@ def _choices(built: Built) -> dict[str, str]:
     }
 
 
+_ASKED = "the error budget or weight_memory asked for it"
+
+
 def _why(
-    lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, origin: str,
+    lowered: Lowered, index: int, candidate: Candidate, seconds: list[dict[str, float]] | None, reason: str,
     groups: Sequence[Group],
 ) -> str:  # fmt: skip
     draft = lowered.drafts[index]
@@ -290,9 +330,9 @@ def _why(
     if not tuning.has_choice(draft):
         return "; ".join(parts)
     if seconds is None:
-        parts.append(origin)
+        parts.append(reason)
     elif candidate.label not in seconds[index]:
-        parts.append("not timed: the error budget or weight_memory asked for it")
+        parts.append(f"not timed: {_ASKED}")
     else:
         others = [(t, label) for label, t in seconds[index].items() if label != candidate.label]
         if others:
@@ -301,13 +341,14 @@ def _why(
             if ratio >= 1:
                 parts.append(f"fastest of {len(seconds[index])}; next {label} {ratio:.2f}x")
             else:
-                parts.append(f"the error budget or weight_memory asked for it; fastest {label} {ratio:.2f}x")
+                parts.append(f"{_ASKED}; fastest {label} {ratio:.2f}x")
     return "; ".join(parts)
 
 
 def _describe(
-    built: Built, target: Target, tolerance: float, input_shapes: Sequence[Shape], origin: str, notes: list[str],
-    error: float | None, own_error: OwnError, step_ms: Array | None, seconds: list[dict[str, float]] | None,
+    built: Built, target: Target, tolerance: float, input_shapes: Sequence[Shape], origin: str, reasons: list[str],
+    notes: list[str], error: float | None, own_error: OwnError, step_ms: Array | None,
+    seconds: list[dict[str, float]] | None,
 ) -> Plan:  # fmt: skip
     net, steps = built.net, []
     for i, (draft, candidate) in enumerate(zip(built.lowered.drafts, built.chosen, strict=True)):
@@ -316,7 +357,7 @@ def _describe(
                 layer=draft.name,
                 source=draft.source,
                 kernel=net.kernel(i),
-                why=_why(built.lowered, i, candidate, seconds, origin, built.groups),
+                why=_why(built.lowered, i, candidate, seconds, reasons[i], built.groups),
                 error=None if candidate.exact else own_error(i, candidate),
                 ms=None if step_ms is None else float(step_ms[i]),
                 macs=draft.macs,
