@@ -23,7 +23,7 @@ from fastcnn.engine.capture.errors import NotSupportedError
 from fastcnn.engine.capture.in_place import plain_name
 from fastcnn.engine.capture.registry import HANDLERS, TAKES_DEFERRED, Arguments, Constant, Unsupported
 from fastcnn.engine.capture.torch_step import TorchStep
-from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node
+from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node, live
 from fastcnn.engine.graph.ops import OPS, make_node
 from fastcnn.engine.graph.schema import MAX_NAME, Shape
 
@@ -340,15 +340,10 @@ class Lowering:
         )
 
     def _drop_unused(self, outputs: Sequence[str]) -> None:
-        used = set(outputs)
-        for node in reversed(self.nodes):
-            if node.name in used:
-                used.update(node.inputs)
-        self.nodes = [node for node in self.nodes if node.name in used]
-        self.outside = [item for item in self.outside if item.node in used]
-        self.torch_calls = {key: step for key, step in self.torch_calls.items() if key in used}
-        keys = {key for node in self.nodes for key in node.params.values()}
-        self.weights = {key: array for key, array in self.weights.items() if key in keys}
+        self.nodes, self.weights = live(self.nodes, outputs, self.weights)
+        names = {node.name for node in self.nodes}
+        self.outside = [item for item in self.outside if item.node in names]
+        self.torch_calls = {key: step for key, step in self.torch_calls.items() if key in names}
 
     # -- names and weights ------------------------------------------------------------------------------------
 

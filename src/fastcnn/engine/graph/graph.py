@@ -7,7 +7,7 @@ derives them from the input shapes, so one graph serves every batch and image si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -169,6 +169,21 @@ class Graph:
             ],
             "outputs": list(self.outputs),
         }
+
+
+def live(
+    nodes: Sequence[Node], outputs: Iterable[str], weights: Mapping[str, Array]
+) -> tuple[list[Node], dict[str, Array]]:
+    """Return the nodes that the outputs depend on, in order, and the weights that these name."""
+    used = set(outputs)
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if node.name in used:
+            kept.append(node)
+            used.update(node.inputs)
+    kept.reverse()
+    keys = {key for node in kept for key in node.params.values()}
+    return kept, {key: array for key, array in weights.items() if key in keys}
 
 
 def nbytes(graph: Graph) -> int:

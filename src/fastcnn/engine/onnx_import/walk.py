@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto
 
-from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node
+from fastcnn.engine.graph.graph import Array, Graph, GraphError, GraphInput, Node, live
 from fastcnn.engine.graph.ops import OPS, make_node
 from fastcnn.engine.graph.schema import MAX_ELEMENTS, MAX_NAME, MAX_RANK, Shape, show
 from fastcnn.engine.onnx_import.errors import Damaged, OnnxError, OnnxNotSupportedError, Unsupported
@@ -125,8 +125,8 @@ class Walk:
             for node in self.source.model.graph.node:
                 self._named(node)
             outputs = self._outputs()
-        self._drop_unused(outputs)
-        return Graph(inputs=self._inputs, nodes=self.nodes, outputs=outputs, weights=self.weights)
+        nodes, weights = live(self.nodes, outputs, self.weights)
+        return Graph(inputs=self._inputs, nodes=nodes, outputs=outputs, weights=weights)
 
     def _named(self, node: NodeProto) -> None:
         """Lower one node; what goes wrong is said with file and node."""
@@ -236,15 +236,6 @@ class Walk:
             except Damaged as error:
                 raise OnnxError(f"{self.source.path}: output {show(output.name)}: {error}") from None
         return tuple(names)
-
-    def _drop_unused(self, outputs: Sequence[str]) -> None:
-        used = set(outputs)
-        for node in reversed(self.nodes):
-            if node.name in used:
-                used.update(node.inputs)
-        self.nodes = [node for node in self.nodes if node.name in used]
-        keys = {key for node in self.nodes for key in node.params.values()}
-        self.weights = {key: array for key, array in self.weights.items() if key in keys}
 
     # -- names and weights ------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fastcnn.engine.graph.graph import Array, Graph, Node
+from fastcnn.engine.graph.graph import Array, Graph, Node, live
 
 
 def rebuild(
@@ -32,20 +32,14 @@ def rebuild(
 
     outputs = tuple(current(name) for name in graph.outputs)
     rewired = [_rewire(node, tuple(current(name) for name in node.inputs)) for node in nodes]
-    used = set(outputs)
-    kept: list[Node] = []
-    for node in reversed(rewired):
-        if node.name in used:
-            kept.append(node)
-            used.update(node.inputs)
-    kept.reverse()
-    keys = {key for node in kept for key in node.params.values()}
+    kept, kept_weights = live(rewired, outputs, weights)
+    names = {node.name for node in kept}
     return Graph(
         inputs=graph.inputs,
         nodes=kept,
         outputs=outputs,
-        weights={key: array for key, array in weights.items() if key in keys},
-        torch_calls={key: call for key, call in graph.torch_calls.items() if any(n.name == key for n in kept)},
+        weights=kept_weights,
+        torch_calls={key: call for key, call in graph.torch_calls.items() if key in names},
     )
 
 
