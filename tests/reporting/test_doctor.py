@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -117,6 +118,25 @@ def test_commit_is_ours_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert inside is None or len(inside.removesuffix("-dirty")) == 40
     monkeypatch.setattr(host_module, "__file__", str(tmp_path / "host.py"))
     assert commit() is None
+
+
+def test_records_do_not_make_a_commit_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {name: tmp_path / name for name in ("src/host.py", "other.py", "benchmarks/results/zoo.json")}
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1", encoding="utf-8")
+    me = ["-c", "user.name=a test", "-c", "user.email=a@test"]
+    for words in (["init", "-q"], ["add", "."], [*me, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(host_module, "__file__", str(files["src/host.py"]))
+    clean = commit()
+    assert clean is not None
+    assert len(clean) == 40
+    files["benchmarks/results/zoo.json"].write_text("2", encoding="utf-8")
+    (tmp_path / "untracked").write_text("2", encoding="utf-8")
+    assert commit() == clean
+    files["other.py"].write_text("2", encoding="utf-8")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_installed_survives_importers_that_refuse(monkeypatch: pytest.MonkeyPatch) -> None:

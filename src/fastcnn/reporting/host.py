@@ -76,7 +76,10 @@ def default_threads() -> int:
 
 
 def commit() -> str | None:
-    """Commit of the checkout this package runs from, marked ``-dirty`` if tracked files differ; None outside one."""
+    """Commit of the checkout this package runs from, marked ``-dirty`` if tracked files differ; None outside one.
+
+    Records of measurements do not count: one that is being written must not make the commit of the rest another.
+    """
     here = Path(__file__).resolve().parent
     try:
         # Only our own checkout counts, not a repository somewhere above an installed package.
@@ -88,16 +91,23 @@ def commit() -> str | None:
         )
         if tracked.returncode != 0:
             return None
-        described = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
+        described, changes = (
+            subprocess.run(
+                ["git", "-C", str(here), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+            for words in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results"],
+            )
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return described.stdout.strip() or None
+    name = described.stdout.strip()
+    return name + ("-dirty" if changes.returncode != 0 or changes.stdout.strip() else "") if name else None
 
 
 def _read(path: Path) -> str:
