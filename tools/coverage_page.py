@@ -23,11 +23,15 @@ Third-party nets of [pytorchcv](https://pypi.org/project/pytorchcv/), compiled s
 Error is per picture max|y − y64| / max|y64| over an output, worst picture and output, y64 being the net in float64 on
 the same pictures; torch's own error in float32 stands beside it. Weights are random; batch norm is settled first, so
 that activations have unit size and the output depends on the picture. Tolerance `fp32`, plans by rules of thumb, one
-thread, batch {batch}. Nets for detection and pose return heat maps. {cpu}, {isa}, torch {torch}, commit {commit}.
+thread, batch {batch}. Nets for detection and pose return heat maps. {cpu}, {isa}, torch {torch}, {commits}.
 
 `python -m fastcnn.reproduction.zoo --out benchmarks/results/zoo.json` measures it again, one net per process, and goes
 on where it stopped; `python tools/coverage_page.py benchmarks/results/zoo.json` writes this page.
 """
+
+
+def _commit(commit: str) -> str:
+    return commit[:10] + (" with uncommitted changes" if commit.endswith("-dirty") else "")
 
 
 def page(document: dict[str, Any]) -> str:
@@ -43,7 +47,8 @@ def page(document: dict[str, Any]) -> str:
         native = [net for net in nets if net["status"] == "native"]
         others = [net for net in nets if net["status"] != "native"]
         isa = ", ".join(dict.fromkeys(net["isa"] for net in native))
-        commit, limit = str(document["commit"]), document["gates"]["max_error"]
+        commits = dict.fromkeys(_commit(str(net.get("commit", document["commit"]))) for net in nets)
+        limit = document["gates"]["max_error"]
         lines = [
             INTRODUCTION.format(
                 native=len(native),
@@ -54,7 +59,7 @@ def page(document: dict[str, Any]) -> str:
                 cpu=host["cpu"],
                 isa=isa,
                 torch=document["torch"],
-                commit=commit[:10] + ("-dirty" if commit.endswith("-dirty") else ""),
+                commits=f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}",
             ),
             "## Native",
             "",

@@ -94,6 +94,11 @@ def test_the_page_tool_lists_reasons_and_refuses_other_files(tmp_path: Path) -> 
     assert "0 of 2 nets" in text
     assert r"aten::conv3d in layer 'a' \| &lt;b&gt;" in text
     assert "error 5.0e-01 (torch 1.0e-06)" in text
+    for net, commit in zip(document["nets"], ("1" * 40, "2" * 40 + "-dirty"), strict=True):
+        net["commit"] = commit
+    source.write_text(json.dumps(document), encoding="utf-8")
+    assert subprocess.run(words, check=False, timeout=60).returncode == 0
+    assert "commits 1111111111, 2222222222 with uncommitted changes." in page.read_text(encoding="utf-8")
     source.write_text("[]", encoding="utf-8")
     done = subprocess.run(words, check=False, timeout=60, capture_output=True, text=True)
     assert done.returncode == 2
@@ -118,19 +123,25 @@ def fake_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_command_goes_on_where_it_stopped(
-    fake_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fake_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "new" / "zoo.json"
+    monkeypatch.setattr(command, "commit", lambda: "first")
     assert command.main(["--out", str(out), "--only", "alexnet", "resnet18"]) == 1  # two nets keep no gate
     first = json.loads(out.read_text(encoding="utf-8"))
     assert [(net["net"], net["status"]) for net in first["nets"]] == [("alexnet", "failed"), ("resnet18", "native")]
     assert first["passed"] is False
+    monkeypatch.setattr(command, "commit", lambda: "second-dirty")
     assert command.main(["--out", str(out)]) == 0
+    assert "there are uncommitted changes" in capsys.readouterr().err
     assert fake_runs[:2] == ["alexnet", "resnet18"]
     assert len(fake_runs) == len(NETS)
     whole = json.loads(out.read_text(encoding="utf-8"))
     assert [net["net"] for net in whole["nets"]] == list(NETS)
     assert whole["native_nets"] == len(NETS) - 1
+    commits = {net["net"]: net["commit"] for net in whole["nets"]}
+    assert commits.pop("alexnet") == commits.pop("resnet18") == "first"
+    assert set(commits.values()) == {"second-dirty"}
     assert command.main(["--out", str(out), "--again", "--only", "alexnet"]) == 0
     assert fake_runs[-1] == "alexnet"
     said = capsys.readouterr()

@@ -1,7 +1,8 @@
 """Make the record of the zoo: ``python -m fastcnn.reproduction.zoo --out benchmarks/results/zoo.json``.
 
 Every net runs in a process of its own, with a limit on memory and time. The record is written after each, so that an
-interrupted run goes on where it stopped; ``--again`` measures nets anew that are already in it.
+interrupted run goes on where it stopped; ``--again`` measures nets anew that are already in it. Every net has the
+commit it was measured at, marked "-dirty" if there were uncommitted changes; the page says so.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def _known(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    return {record["net"]: record for record in document["nets"] if record["net"] in NETS}
+    state = {"commit": document["commit"]}  # of nets in records of earlier versions
+    return {record["net"]: state | record for record in document["nets"] if record["net"] in NETS}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,10 +109,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     wanted = [NETS[name] for name in options.only or NETS if options.again or name not in records]
     made = facts()
+    if wanted and str(made["commit"]).endswith("-dirty"):
+        log("warning: there are uncommitted changes: the record will say so; commit them first to make a clean one")
     with progress_bar("zoo", len(wanted)) as advance:
         for net in wanted:
             record = run_net(net, memory_gib=options.memory_gib, timeout_s=options.timeout_s)
-            records[net.name] = record
+            records[net.name] = record | {"commit": made["commit"]}
             document = summary([records[name] for name in NETS if name in records], made)
             write_atomically(options.out, json.dumps(document, indent=1) + "\n")
             log(f"{net.name}: {_line(record)}")
