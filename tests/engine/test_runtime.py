@@ -264,6 +264,25 @@ def test_a_plan_larger_than_the_machine_is_refused() -> None:
         compiled(graph, "scalar", exact=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_buffers_take_little_more_than_they_hold() -> None:
+    """A hundred of a little over two megabytes: not two huge pages each, nor twice their number in any other way."""
+    script = (
+        "from fastcnn import _native\n"
+        "def held():\n"
+        "    with open('/proc/self/statm') as file:\n"
+        "        return 4096 * int(file.read().split()[1])\n"
+        "before, nets = held(), []\n"
+        "for _ in range(100):\n"
+        "    nets.append(_native.Net('scalar', 1))\n"
+        "    nets[-1].set_arena((2 << 20) // 4 + 1000)\n"
+        "    nets[-1].finish()\n"
+        "print(held() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 100 << 21 <= int(done.stdout) <= 1.125 * (100 << 21)
+
+
 def test_outputs_may_be_inputs_and_repeat() -> None:
     make = Maker(0, (1, 4, 3, 3))
     y = make.op("relu", "x0")
