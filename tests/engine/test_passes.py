@@ -20,6 +20,7 @@ from fastcnn.engine.plan.passes import (
     optimise,
     simplify,
 )
+from fastcnn.engine.plan.passes.folded_weight import FoldedWeight
 from tests.engine.test_capture_nets import settle
 from tests.models import PRETRAINED, load_pretrained
 from tests.models.odd import ODD
@@ -75,6 +76,32 @@ def test_every_pass_keeps_every_odd_net(name: str) -> None:
     assert all(np.array_equal(before[key], graph.weights[key]) for key in before), (
         "a pass wrote into the input's weights"
     )
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_weights_multiplied_out_later_are_the_same(groups: int) -> None:
+    torch.manual_seed(14)
+    layers = (nn.Conv2d(6, 12, 3, groups=groups), nn.BatchNorm2d(12), nn.Conv2d(12, 520, 7), nn.BatchNorm2d(520))
+    net = nn.Sequential(*layers)
+    graph, shapes = captured(settle(net), 1, 6, 12, 12)
+    now, later = (optimise(graph, shapes, multiply=multiply).graph for multiply in (True, False))
+    assert now.nodes == later.nodes
+    folded = [key for key, weight in later.weights.items() if isinstance(weight, FoldedWeight)]
+    assert len(folded) == 2
+    for key, weight in later.weights.items():
+        array = np.asarray(weight)
+        assert (weight.shape, weight.ndim, weight.size) == (array.shape, array.ndim, array.size)
+        assert weight.dtype == array.dtype
+        assert array.flags.c_contiguous
+        assert np.array_equal(array.view(np.uint32), now.weights[key].view(np.uint32))
+
+
+@pytest.mark.parametrize("scale", [1e38, -1e38, np.inf, np.nan, 1e30])
+def test_weights_that_would_overflow_are_not_folded(scale: float) -> None:
+    weight = np.array([0.0, 1.0, -2.0, 4.0], np.float32).reshape(1, 1, 2, 2)
+    folded = FoldedWeight(weight, np.array([scale]))
+    with np.errstate(all="ignore"):
+        assert folded.is_finite() == np.isfinite(np.asarray(folded)).all() == (scale == 1e30)
 
 
 @pytest.mark.parametrize("name", [n for n in ODD if n != "unknown"])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fastcnn import _native
 from fastcnn.engine.graph.graph import GraphError
 from fastcnn.engine.plan.bands import Group, place
@@ -70,8 +72,9 @@ def step_arguments(
     draft: Draft, candidate: Candidate
 ) -> tuple[str, list[object], dict[str, object], dict[str, object], dict[str, object]]:
     """Arguments of the native ``add_step``."""
+    weights: dict[str, object] = {role: np.asarray(array) for role, array in draft.weights.items()}
     attrs: dict[str, object] = {**draft.attrs, **candidate.attrs, "zero_border": int(draft.zero_border)}
-    return candidate.op, [s.to_native() for s in draft.inputs], draft.out.to_native(), attrs, dict(draft.weights)
+    return candidate.op, [s.to_native() for s in draft.inputs], draft.out.to_native(), attrs, weights
 
 
 def _addresses(draft: Draft) -> list[dict[str, Any]]:

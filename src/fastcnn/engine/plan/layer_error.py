@@ -22,7 +22,7 @@ def layer_error(draft: Draft, candidate: Candidate, target: Target) -> float:
     """
     exact = next(c for c in draft.candidates if c.exact)
     stride = draft.attrs["stride"]
-    weight = _largest(draft.weights["weight"], draft.attrs["groups"])
+    weight = _largest(np.asarray(draft.weights["weight"]), draft.attrs["groups"])
     reach = list(weight.shape[2:])
     # A kernel that lies further out sees zeros alone.
     padding = [min(p, r - 1) for p, r in zip(draft.attrs["padding"], reach * 2, strict=True)]

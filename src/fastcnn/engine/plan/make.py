@@ -118,7 +118,7 @@ def _planned(
 ) -> Planned:  # fmt: skip
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     check_values(graph, shapes)
-    optimised = optimise(graph, shapes)
+    optimised = optimise(graph, shapes, multiply=False)
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     lowered = lower(graph, shapes, target, exact=exact, relaxed=tolerance >= RELAXED_FROM)

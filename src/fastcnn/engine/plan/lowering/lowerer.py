@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import macs
 from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.passes.folded_weight import FoldedWeight
 from fastcnn.engine.plan.slots import Candidate, Draft, Nchw, Slot, Storage, as_nchw
 
 Handler = Callable[["Lowerer", Node], None]
@@ -73,8 +74,10 @@ class Lowerer:
         return self.shapes[value]
 
     def param(self, node: Node, role: str) -> Array | None:
-        array = self.graph.param(node, role)
-        return None if array is None else np.ascontiguousarray(array, np.float32)
+        array: Any = self.graph.param(node, role)
+        if array is None or isinstance(array, FoldedWeight):
+            return cast(Array | None, array)
+        return np.ascontiguousarray(array, np.float32)
 
     def weight(self, node: Node, role: str) -> Array:
         array = self.param(node, role)

@@ -23,7 +23,12 @@ class Optimised:
 
 
 def optimise(
-    graph: Graph, shapes: Mapping[str, Shape], *, activations: Collection[str] = ACTIVATIONS, expand: bool = True
+    graph: Graph,
+    shapes: Mapping[str, Shape],
+    *,
+    activations: Collection[str] = ACTIVATIONS,
+    expand: bool = True,
+    multiply: bool = True,
 ) -> Optimised:
     """Expand codebooks, simplify, fold batch norms, fuse epilogues.
 
@@ -40,6 +45,9 @@ def optimise(
         Ops an epilogue may carry.
     expand : bool
         Whether codebook layers become dense ones.
+    multiply : bool
+        Whether folded weights of 2-d convolutions are arrays at once; else each is a
+        :class:`~fastcnn.engine.plan.passes.folded_weight.FoldedWeight`.
 
     Returns
     -------
@@ -50,6 +58,6 @@ def optimise(
     if expand:
         graph = expand_codebook.run(graph, infer_shapes(graph, inputs), notes)
     graph = simplify.run(graph, infer_shapes(graph, inputs), notes)
-    graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes)
+    graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes, multiply=multiply)
     graph = fuse_epilogue.run(graph, infer_shapes(graph, inputs), notes, activations=activations)
     return Optimised(graph, tuple(notes))

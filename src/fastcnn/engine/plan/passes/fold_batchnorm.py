@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fastcnn.engine.graph.graph import Array, Graph, Node
 from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.plan.passes.folded_weight import FoldedWeight
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild, use_counts
 
 F64 = npt.NDArray[np.float64]
@@ -35,8 +37,8 @@ class _Affine:
         return _Affine(self.scale * later.scale, self.shift * later.scale + later.shift, self.reads)
 
 
-def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = None) -> Graph:
-    """Fold every chain; see the module's text."""
+def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = None, *, multiply: bool = True) -> Graph:
+    """Fold every chain; see the module's text, and :func:`~fastcnn.engine.plan.passes.optimise` for ``multiply``."""
     weights = dict(graph.weights)
     counts = use_counts(graph)
     makers = {node.name: node for node in graph.nodes}
@@ -60,7 +62,7 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
         done.update(item.name for item in chain)
         base = makers.get(affine.reads)
         if base is not None and base.op in _FOLDABLE and counts[base.name] == 1 and "epilogue" not in base.attrs:
-            folded = _fold(replaced.get(base.name) or base, affine, shapes, weights)
+            folded = _fold(replaced.get(base.name) or base, affine, shapes, weights, multiply=multiply)
             if folded is not None:
                 replaced[base.name] = folded
                 replaced.update({item.name: None for item in chain})
@@ -132,9 +134,11 @@ def _per_channel(value: Array, x: Shape) -> F64 | None:
     return value.astype(np.float64).reshape(-1)
 
 
-def _fold(base: Node, affine: _Affine, shapes: Mapping[str, Shape], weights: dict[str, Array]) -> Node | None:
+def _fold(
+    base: Node, affine: _Affine, shapes: Mapping[str, Shape], weights: dict[str, Array], *, multiply: bool
+) -> Node | None:
     """Return the layer with the affine step in its weights; None if it does not fit or leaves float32's range."""
-    weight = weights[base.params["weight"]].astype(np.float64)
+    weight = np.asarray(weights[base.params["weight"]])
     groups = int(base.attrs.get("groups", 1))
     out_channels = weight.shape[1] * groups if base.op == "conv_transpose2d" else weight.shape[0]
     per_channel = affine.scale.size > 1 or affine.shift.size > 1
@@ -142,14 +146,19 @@ def _fold(base: Node, affine: _Affine, shapes: Mapping[str, Shape], weights: dic
         return None  # its outputs are on the last axis, the channels of the step on axis 1
     scale, shift = np.broadcast_to(affine.scale, out_channels), np.broadcast_to(affine.shift, out_channels)
     bias = weights[base.params["bias"]].astype(np.float64) if "bias" in base.params else np.zeros(out_channels)
-    if base.op == "conv_transpose2d":
-        grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-        weight = (grouped * scale.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
-    else:
-        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    folded = FoldedWeight(weight, scale)
     with np.errstate(over="ignore"):
-        new_weight, new_bias = weight.astype(np.float32), (bias * scale + shift).astype(np.float32)
-    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+        new_bias = (bias * scale + shift).astype(np.float32)
+        if base.op == "conv2d" and not multiply:
+            new_weight, finite = cast(Array, folded), folded.is_finite()
+        elif base.op == "conv_transpose2d":
+            grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).astype(np.float64)
+            new_weight = (grouped * scale.reshape(groups, 1, -1, 1, 1)).astype(np.float32).reshape(weight.shape)
+            finite = bool(np.isfinite(new_weight).all())
+        else:
+            new_weight = np.asarray(folded)
+            finite = bool(np.isfinite(new_weight).all())
+    if not (finite and np.isfinite(new_bias).all()):
         return None
     params = {}
     for role, array in (("weight", new_weight), ("bias", new_bias)):
