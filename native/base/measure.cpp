@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "kernels/amx/amx.h"
 #include "kernels/peak/peak.h"
 
 namespace fastcnn {
@@ -45,6 +46,14 @@ double measure_bf16_gmacs(Isa isa, int threads) {
   std::atomic<float> keep{0};
   const double best = best_round(threads, 0.25, [&](int) { keep.store(k.dots(kIterations)); });
   return 2.0 * static_cast<double>(kIterations) * k.dot_chains * k.lanes * threads / best / 1e9;
+}
+
+double measure_amx_gmacs(Isa isa, int threads) {
+  const AmxKernels* k = amx_kernels(isa);
+  if (k == nullptr || k->emulated) return 0;
+  constexpr int64_t kIterations = 20000;
+  const double best = best_round(threads, 0.25, [&](int) { k->peak(kIterations); });
+  return static_cast<double>(kIterations) * kAmxPixels * kAmxPanel * 16 * kAmxChannels * threads / best / 1e9;
 }
 
 double measure_read_gbps(Isa isa, int threads, int megabytes) {

@@ -130,6 +130,9 @@ void bind_runtime(nb::module_& m) {
       "measure_bf16_gmacs", [](int threads) { return measure_bf16_gmacs(active_isa(), threads); }, nb::arg("threads"),
       nb::call_guard<nb::gil_scoped_release>());
   m.def(
+      "measure_amx_gmacs", [](int threads) { return measure_amx_gmacs(active_isa(), threads); }, nb::arg("threads"),
+      nb::call_guard<nb::gil_scoped_release>());
+  m.def(
       "measure_read_gbps",
       [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
       nb::arg("threads"), nb::arg("megabytes"), nb::call_guard<nb::gil_scoped_release>());

@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("hint") / "net.fcnn"
     compiled = CompiledNet(net(), make_target(ISA, 1), tolerance=1e-4, exact=False, how="heuristic")
     assert compiled.plan.error is not None
-    assert any(label.startswith("winograd") for label in compiled.plan.choices().values())
+    assert any(label.startswith(("winograd", "amx")) for label in compiled.plan.choices().values())
     compiled.save(path)
     return path.read_bytes()
 

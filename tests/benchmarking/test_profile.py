@@ -52,6 +52,18 @@ def test_each_arithmetic_has_its_peak() -> None:
     assert joined(block(step("full", "1x1", 1.0))).limits.bf16_gmacs is None
 
 
+def test_three_products_of_amx_are_one_multiply_add() -> None:
+    one = block(
+        step("split", "1x1", 1.0, multiplications=400 * M, kernel="amx_bf16x3_32x32_avx512_amx"),
+        step("half", "direct", 1.0, multiplications=1200 * M, kernel="amx_bf16_32x32_avx512_amx"),
+    )
+    one["limits"]["amx_gmacs"] = 16 * PEAK
+    net = joined(one)
+    assert [round(s.compute_share, 6) for s in net.steps] == [round(3 * 400 / (16 * PEAK), 6), 1200 / (16 * PEAK)]
+    assert net.limits.amx_gmacs == 16 * PEAK
+    assert [v.layers for v in net.verdicts()] == [0, 0, 0, 0]  # the goals are those of fp32
+
+
 def joined(*blocks: dict[str, Any], **changes: Any) -> NetProfile:
     return combine("net", (1, 3, 8, 8), blocks, error=2e-6, **changes)
 
@@ -172,6 +184,7 @@ def test_a_real_net_is_profiled(profiled: ProfileResult) -> None:
     assert net.limits.fma_gmacs > 0
     assert net.limits.read_gbps > 0
     assert (net.limits.bf16_gmacs is not None) == _native.bf16_pays(net.limits.isa)
+    assert (net.limits.amx_gmacs is not None) == (_native.amx(net.limits.isa) == "native")
     assert net.error is not None
     assert net.error <= 1e-4
     assert all(step.counted for step in net.steps), "a kernel that multiplies has no function in profile/work.py"

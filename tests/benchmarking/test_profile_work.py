@@ -74,6 +74,34 @@ def test_winograd_counts_the_tiles_that_stick_out(m: int, kernel: int, out: tupl
     assert found.family == "winograd"
 
 
+@pytest.mark.parametrize(
+    ("rows", "images", "pixels"),
+    [
+        (9, 1, 2 * 80),  # rows of 7 + 2 pixels: 8 * 9 + 7 = 79
+        (4, 1, 2 * (48 + 48 + 16)),  # two blocks of 3 * 9 + 7 = 34, one of 7
+        (9, 2, 192),  # 11 rows of the copy from image to image: 11 * 9 + 79 = 178
+    ],
+)
+def test_amx_multiplies_whole_tiles(rows: int, images: int, pixels: int) -> None:
+    found = work(
+        "amx", slot(2, 20, 9, 7), slot(2, 24, 9, 7), (24, 20, 3, 3), attrs={"padding": [1] * 4},
+        chosen={"rows": rows, "images": images},
+    )  # fmt: skip
+    lanes = 2 * LANES
+    assert found.multiplications == pixels * 9 * (-(-20 // lanes) * lanes) * 24
+    assert (found.family, found.counted) == ("direct", True)
+
+
+def test_amx_multiplies_rows_of_taps_of_a_picture() -> None:
+    found = work(
+        "amx", slot(1, 3, 8, 8, blocked=False), slot(1, 16, 4, 4), (16, 3, 3, 3), attrs={"stride": [2, 2]},
+        chosen={"rows": 4, "images": 1},
+    )  # fmt: skip
+    step = -(-9 // (2 * LANES)) * 2 * LANES
+    row = 4 - 1 + -(-step // 6)
+    assert found.multiplications == -(-(3 * row + 4) // 16) * 16 * 3 * step * 16
+
+
 def test_depthwise_multiplies_one_channel_at_a_time() -> None:
     found = work("depthwise", slot(2, 20, 6, 6), slot(2, 20, 6, 6), (20, 1, 5, 5), attrs={"padding": [2] * 4})
     assert found.multiplications == 2 * 24 * 36 * 25

@@ -112,14 +112,14 @@ def test_a_cpu_without_avx512_says_so(tmp_path: Path) -> None:
     from fastcnn import _native
 
     host = _native.host()
-    if host["isa_detected"] == "avx512_vnni":
+    if host["isa_detected"] == "avx512_amx":
         pytest.skip("this CPU has every instruction set there is")
     if "avx512_emulated" not in host["isa_available"]:
         pytest.skip("the build has no emulated AVX-512")
     compiled(CASES["wave"](), "avx512_emulated").export(tmp_path / "net.fcp")
     data = (tmp_path / "net.fcp").read_bytes()
     (records,) = struct.unpack_from("<Q", data, 24)
-    old, new = b"\x0f\0avx512_emulated", b"\x0b\0avx512_vnni"
+    old, new = b"\x0f\0avx512_emulated", b"\x0a\0avx512_amx"
     body = data[HEADER : HEADER + records].replace(old, new, 1)
     gap = -(HEADER + len(body)) % 64
     (weights,) = struct.unpack_from("<Q", data, 40)
@@ -127,7 +127,7 @@ def test_a_cpu_without_avx512_says_so(tmp_path: Path) -> None:
     header = data[:16] + struct.pack("<QQQQ16x", begin + weights, len(body), begin, weights)
     error = refusal(repaired(header + body + bytes(gap) + data[len(data) - weights :]))
     assert error.status == library.WRONG_HOST
-    assert "it is for avx512_vnni" in str(error)
+    assert "it is for avx512_amx" in str(error)
     assert f"FASTCNN_ISA={host['isa_detected']}" in str(error)
 
 

@@ -14,13 +14,14 @@ from fastcnn import _native
 from fastcnn.artifact import ArtifactError
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.plan.build import step_arguments
+from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.program import write
 from fastcnn.engine.program.records import Records, Weights, padded
 from tests.capi import library
 from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.damage import HEADER, repaired
 from tests.capi.library import Net, Refused
-from tests.engine.nets import Maker, compiled, native
+from tests.engine.nets import Maker, choose, compiled, native
 
 I16 = {"split": "panels", "weights": "i16", "compensated": 0}
 BF16 = {"weights": "bf16", "compensated": 0}
@@ -63,6 +64,47 @@ def test_attributes_no_planner_gives(
     net = compiled(CASES["unet"](), "scalar")
     lying(op, **attrs)
     with pytest.raises(ArtifactError, match=rf"step \d+ \({op}\): {words}"):
+        net.export(tmp_path / "net.fcp")
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({"rows": 0}, "rows"),
+        ({"rows": 1 << 20}, "rows"),
+        ({"images": 2}, "several images in a block have all their rows"),
+        ({"images": 3}, "images"),
+        ({"products": "fp8"}, "products"),
+        ({"groups": 2}, "groups"),
+        ({"stride": [1, 1 << 20]}, "reads past the border of its input"),
+    ],
+)
+def test_attributes_no_planner_gives_to_amx(
+    attrs: dict[str, Any], words: str, lying: Callable[..., None], tmp_path: Path
+) -> None:
+    isa = next((isa for isa in ("avx512_emulated", "avx512_amx") if isa in _native.host()["isa_available"]), None)
+    if isa is None or not _native.amx(isa):
+        pytest.skip("no AMX here, nor registers that emulate it")
+    make = Maker(1, (2, 20, 9, 9))
+    layer = make.conv(make.op("mul_scalar", "x0", value=1.0), 20, 40)
+    net = compiled(make.graph(layer), isa)
+    choose(net, layer, Candidate("amx", "amx", {"split": "pixels", "rows": 4, "images": 1, "products": "bf16"}))
+    net.export(tmp_path / "good.fcp")
+    lying("amx", **attrs)
+    with pytest.raises(ArtifactError, match=rf"step \d+ \(amx\): .*{words}"):
+        net.export(tmp_path / "net.fcp")
+
+
+def test_there_is_no_amx_on_other_instruction_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make = Maker(1, (2, 20, 9, 9))
+    net = compiled(make.graph(make.conv(make.op("mul_scalar", "x0", value=1.0), 20, 40)), "scalar", exact=True)
+
+    def arguments(*given: Any) -> tuple[Any, ...]:
+        op, *rest = step_arguments(*given)
+        return "amx" if op == "direct" else op, *rest
+
+    monkeypatch.setattr(write, "step_arguments", arguments)
+    with pytest.raises(ArtifactError, match="there is no AMX on this instruction set"):
         net.export(tmp_path / "net.fcp")
 
 

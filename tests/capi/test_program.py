@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import os
 from pathlib import Path
@@ -15,12 +16,13 @@ from fastcnn import _native
 from fastcnn.artifact import ArtifactError
 from fastcnn.engine.graph.graph import Graph, GraphError
 from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.program import ProgramReport
 from fastcnn.engine.run.net import CompiledNet
 from tests.capi import library
 from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.library import LIB, Net, Refused
-from tests.engine.nets import ISAS, Maker, compiled, fuse, native
+from tests.engine.nets import ISAS, Maker, choose, compiled, fuse, native
 
 
 def ops_of(net: CompiledNet) -> set[str]:
@@ -44,7 +46,24 @@ def test_bit_equal_to_python(case: str, isa: str, tmp_path: Path) -> None:
 def test_the_cases_use_every_step_of_the_runtime() -> None:
     """A new step needs a rule in native/capi and a place in tests/capi/cases.py."""
     used = set().union(*(ops_of(compiled(make(), "scalar")) for make in CASES.values()))
-    assert used == set(_native.step_ops())
+    assert used | {"amx"} == set(_native.step_ops())
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
+    """A picture's layer and one of blocked maps, in every way to share them out."""
+    make = Maker(4, (2, 3, 13, 11))
+    graph = make.graph(make.conv(make.op("relu", make.conv("x0", 3, 40, 5, stride=2)), 40, 35))
+    net = compiled(graph, isa, threads, exact=True)
+    inputs = inputs_of(graph)
+    layers = [d.name for d in native(net).lowered.drafts if len(d.candidates) > 1]
+    for split, products, images in itertools.product(("pixels", "panels"), ("bf16", "bf16x3"), (1, 2)):
+        for layer in layers:
+            attrs = {"split": split, "rows": 7, "images": images if layer == layers[1] else 1, "products": products}
+            choose(net, layer, Candidate("amx", "amx", attrs, exact=False))
+        net.export(tmp_path / "net.fcp")
+        assert np.array_equal(Net(tmp_path / "net.fcp").run(*inputs)[0], net.run(inputs)[0])
 
 
 def heavy_net() -> Graph:

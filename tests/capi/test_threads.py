@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 THREADS = 4
 
 
+AMX = [("pixels", 4, 1, "bf16x3"), ("pixels", 13, 2, "bf16"), ("panels", 4, 1, "bf16"), ("panels", 13, 2, "bf16x3")]
+
+
 def direct(isa: str, split: str, weights: str) -> Candidate:
     tile, panel = _native.direct_configs(isa)[0]
     attrs = {"tile": tile, "panel": panel, "split": split, "pixel_block": 2 * tile, "sum_terms": 16, "compensated": 0,
@@ -36,6 +39,11 @@ def winograd(isa: str, m: int, split: str, weights: str) -> Candidate:
     return Candidate(f"winograd_{weights}:{m}:{split}", "winograd", attrs)
 
 
+def amx(split: str, rows: int, images: int, products: str) -> Candidate:
+    attrs = {"split": split, "rows": rows, "images": images, "products": products}
+    return Candidate(f"amx_{products}:{split}:{rows}x{images}", "amx", attrs)
+
+
 def candidates(isa: str) -> list[Candidate]:
     """Every way to share a convolution among threads, with every kind of weights."""
     return [
@@ -43,6 +51,7 @@ def candidates(isa: str) -> list[Candidate]:
         *(direct(isa, "panels", weights) for weights in ("f32", "i16", "bf16")),
         *(winograd(isa, m, split, "f32") for split in ("tiles", "panels") for m in (2, 4, 6)),
         *(winograd(isa, m, "panels", "i16") for m in (2, 6)),
+        *(amx(*way) for way in AMX if _native.amx(isa)),
     ]
 
 

@@ -320,7 +320,7 @@ def test_isa_cap_and_wrong_words() -> None:
 
     assert run("scalar").stdout.strip() == "scalar"
     detected = str(_native.host()["isa_detected"])
-    assert run("avx512_vnni").stdout.strip() == detected  # a cap, not a wish
+    assert run("avx512_amx").stdout.strip() == detected  # a cap, not a wish
     assert "choose scalar, avx2" in run("sse9").stderr
 
 
@@ -351,7 +351,7 @@ def test_a_tight_tolerance_drops_winograd(how: Literal["heuristic", "tune"], mon
     graph = make.graph(make.conv(make.op("relu", make.conv("x0", 64, 64)), 64, 64))
     target = make_target(str(_native.host()["isa_active"]), 1)
     loose = CompiledNet(graph, target, tolerance=1e-3, exact=False, how=how)
-    assert any("winograd" in s.kernel for s in loose.plan.steps)
+    assert any(s.error is not None for s in loose.plan.steps)
     error = loose.plan.error
     assert error is not None
     tight = CompiledNet(graph, target, tolerance=error, exact=False, how=how)
@@ -390,9 +390,7 @@ def test_the_error_of_a_layer_with_pruned_filters_is_seen() -> None:
     graph.weights[f"{layer}.weight"][:64] = 0.0
     target = make_target(str(_native.host()["isa_active"]), 1)
     net = CompiledNet(graph, target, tolerance=1e-3, exact=False, how="heuristic")
-    step = next(s for s in net.plan.steps if "winograd" in s.kernel)
-    assert step.error is not None
-    assert step.error > 0
+    assert [s.error > 0 for s in net.plan.steps if s.error is not None] == [True]
 
 
 def test_planning_a_new_shape_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

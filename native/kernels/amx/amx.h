@@ -57,6 +57,8 @@ struct AmxKernels {
   Isa isa;
   bool emulated;
   void (*run)(const AmxShape&, const AmxArgs&);
+  // `iterations` rounds of products of bf16 in registers, for the sums of 2 x 2 tiles.
+  void (*peak)(int64_t iterations);
   // kAmxChannels channels of `pixels` pixels, that lie in_pixel floats apart in two channel blocks (the second one may
   // be null: zeros), to as many one after the other; low parts, if wanted, follow the high ones of their pixel.
   void (*round)(const float* first, const float* second, ptrdiff_t in_pixel, int pixels, bool split, Bf16* out);

@@ -157,6 +157,17 @@ void amx_run(const AmxShape& s, const AmxArgs& a) {
   tiles_end();
 }
 
+void amx_peak(int64_t iterations) {
+  alignas(64) static const float zeros[16 * 16] = {};
+  tiles_begin();
+  load_pixels<2>(reinterpret_cast<const Bf16*>(zeros), 0);
+  load_weights<1>(reinterpret_cast<const Bf16*>(zeros));
+  tile_load<7>(zeros, 64);
+  tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+  for (int64_t k = 0; k < iterations; ++k) add_products<2, 2>();
+  tiles_end();
+}
+
 // 16 floats to bf16 at `high`, and what that leaves of them at `low`.
 [[gnu::always_inline]] inline void round_block(Vec<kV> x, Bf16* high, Bf16* low) {
   const auto to_bf16 = [](Vec<kV> v, Bf16* to) {

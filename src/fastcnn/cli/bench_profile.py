@@ -52,6 +52,7 @@ def _parts(net: Any) -> list[Any]:
     limits = net.limits
     error = "" if net.error is None else f", error {net.error:.1e}"
     bf16 = "" if limits.bf16_gmacs is None else f" ({limits.bf16_gmacs:.1f} G in bf16)"
+    bf16 += "" if limits.amx_gmacs is None else f" ({limits.amx_gmacs:.1f} G in bf16 by AMX)"
     steps = Table(
         title=f"{net.net}, input {'x'.join(map(str, net.shape))}, {limits.threads} threads, {limits.isa}: "
         f"{net.call_ms:.2f} ms a call{error}",

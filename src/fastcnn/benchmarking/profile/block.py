@@ -109,6 +109,8 @@ def _measured_limits(threads: int, buffer_size: int) -> dict[str, float]:
     }
     if _native.bf16_pays(str(_native.host()["isa_active"])):
         limits["bf16_gmacs"] = float(_native.measure_bf16_gmacs(threads))
+    if _native.amx(str(_native.host()["isa_active"])) == "native":
+        limits["amx_gmacs"] = float(_native.measure_amx_gmacs(threads))
     return limits
 
 

@@ -188,6 +188,7 @@ def combine(
             threads=limits["threads"],
             fma_gmacs=statistics.median(block["limits"]["fma_gmacs"] for block in blocks),
             bf16_gmacs=_median_if_known([block["limits"].get("bf16_gmacs") for block in blocks]),
+            amx_gmacs=_median_if_known([block["limits"].get("amx_gmacs") for block in blocks]),
             read_gbps=statistics.median(block["limits"]["read_gbps"] for block in blocks),
             buffer_mib=limits["buffer_mib"],
         ),
@@ -207,7 +208,12 @@ _FACTS = (
 
 
 def _peak(limits: dict[str, Any], kernel: str) -> float:
-    """Peak of the arithmetic that a kernel computes in: fp32 also for bf16 where the CPU has nothing for it."""
+    """Peak of the arithmetic that a kernel computes in: fp32 also for bf16 where the CPU has nothing for it.
+
+    A multiply-add of bf16x3 is three products of bf16.
+    """
+    if kernel.startswith("amx_"):
+        return float(limits["amx_gmacs"]) / (3 if "_bf16x3_" in kernel else 1)
     half = limits.get("bf16_gmacs") if "_bf16_" in kernel else None
     return float(limits["fma_gmacs"] if half is None else half)
 

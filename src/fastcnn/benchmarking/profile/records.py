@@ -25,6 +25,8 @@ class Limits:
         1e9 fp32 multiply-adds per second, in registers.
     bf16_gmacs : float or None
         1e9 multiply-adds in bf16 per second, in registers; None where the CPU has no instruction for them.
+    amx_gmacs : float or None
+        The same on the tile registers of AMX.
     read_gbps : float
         1e9 bytes per second, read from one buffer far larger than the caches.
     buffer_mib : int
@@ -35,6 +37,7 @@ class Limits:
     threads: int
     fma_gmacs: float
     bf16_gmacs: float | None
+    amx_gmacs: float | None
     read_gbps: float
     buffer_mib: int
 
@@ -61,7 +64,7 @@ class StepProfile:
     out_map : tuple of int
         Rows and columns of the output.
     compute_share : float
-        Multiplications per second over the peak of the kernel's arithmetic: fp32, or bf16.
+        Multiplications per second over the peak of the kernel's arithmetic: fp32, bf16, or AMX's.
     useful_share : float
         ``macs`` per second over the same peak: above 1 where Winograd saves more than it loses.
     byte_share : float

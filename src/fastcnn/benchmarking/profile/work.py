@@ -77,7 +77,7 @@ def step_work(draft: Draft, candidate: Candidate, *, lanes: int, weight_bytes: i
 
 def family(draft: Draft, candidate: Candidate) -> str:
     """The word under which a step is summed up."""
-    if candidate.op != "direct":
+    if candidate.op not in ("direct", "amx"):
         return candidate.op
     kernel = tuple(draft.weights["weight"].shape[2:])
     if draft.out.nchw[2:] == (1, 1) and kernel == draft.inputs[0].nchw[2:]:
@@ -126,11 +126,37 @@ def depthwise(draft: Draft, candidate: Candidate, lanes: int) -> int:
     return images * _padded(channels, lanes) * out_h * out_w * _taps(draft)
 
 
+def amx(draft: Draft, candidate: Candidate, lanes: int) -> int:
+    """Whole tiles of 16 pixels and of 32 input channels, or numbers in a row of taps of a picture.
+
+    The pixels between the rows of the copy count too (native/runtime/steps/amx.cpp); rows are taken to go in whole
+    blocks.
+    """
+    images, filters, out_h, out_w = draft.out.nchw
+    (_, channels, kernel_h, kernel_w), source = draft.weights["weight"].shape, draft.inputs[0].storage
+    stride, dilation = draft.attrs["stride"], draft.attrs["dilation"]
+    below, beside = ((k - 1) * int(dilation[i]) // int(stride[i]) for i, k in enumerate((kernel_h, kernel_w)))
+    if source.blocked:
+        numbers, row = _padded(channels, 2 * lanes) * kernel_h * kernel_w, out_w + beside
+    else:
+        step, pixel = _padded(kernel_w * channels, 2 * lanes), int(stride[1]) * channels
+        numbers, row = step * kernel_h, out_w - 1 + -(-step // pixel)
+    together, rows = int(candidate.attrs["images"]), min(int(candidate.attrs["rows"]), out_h)
+    pixels = 0
+    for first in range(0, images, together):
+        count = min(together, images - first)
+        for top in range(0, out_h, rows):
+            high = min(rows, out_h - top)
+            pixels += _padded(((count - 1) * (rows + below) + high - 1) * row + out_w, 16)
+    return int(pixels * numbers * _padded(filters, lanes))
+
+
 _COUNTERS: dict[str, Callable[[Draft, Candidate, int], int]] = {
     "direct": direct,
     "transposed": transposed,
     "winograd": winograd,
     "depthwise": depthwise,
+    "amx": amx,
 }
 
 

@@ -43,9 +43,14 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
     if draft.op == "pool" and "kernel" in attrs:
         _check_count(draft.name, math.prod(attrs["kernel"]), "taps of one window", MAX_PIXELS)
     weight = draft.weights.get("weight")
-    if candidate.op not in ("direct", "transposed", "winograd") or weight is None:
+    if candidate.op not in ("direct", "transposed", "winograd", "amx") or weight is None:
         return 4 * sum(int(array.size) for array in draft.weights.values())
     channels = _whole(source.nchw[1], lanes) if source.storage.blocked else source.nchw[1]
+    if candidate.op == "amx":
+        if source.storage.blocked:
+            channels = _whole(channels, 2 * lanes)
+        else:  # whole rows of taps
+            channels = _whole(channels * weight.shape[3], 2 * lanes) / weight.shape[3]
     filters = _whole(out.nchw[1], lanes)
     taps, phases = math.prod(weight.shape[2:]), 1
     if candidate.op == "transposed":
@@ -62,7 +67,8 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
 def packed_bytes(draft: Draft, candidate: Candidate, lanes: int) -> int:
     """Bytes of a step's weights as that candidate packs them, about: without biases, scales and lists of taps."""
     stored = check_draft(draft, candidate, lanes)
-    return stored if candidate.attrs.get("weights", "f32") == "f32" else stored // 2
+    rounded = candidate.attrs.get("weights", "f32") != "f32" or candidate.attrs.get("products") == "bf16"
+    return stored // 2 if rounded else stored
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +17,7 @@ from fastcnn.engine.plan.bands import Group, described, divisible, find_groups, 
 from fastcnn.engine.plan.build import Built, build
 from fastcnn.engine.plan.cache import TunedBefore, load_tuned, plan_key, store_tuned
 from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.error_budget import OwnError, keep_budget
 from fastcnn.engine.plan.layer_error import layer_error
 from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
@@ -173,7 +173,7 @@ def _planned(
     error = known_error if reorders else None
     as_saved = error is not None
     if reference is not None:
-        error, dropped = _keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
+        error, dropped = keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
         notes += dropped
     if target.weight_bytes is not None and built.net.weight_bytes > target.weight_bytes:
         if as_saved:  # that was said of other kernels
@@ -189,7 +189,7 @@ def _planned(
         notes += keep_weight_memory(built, target.weight_bytes, target.lanes, own_error, seconds)
         if reference is not None:
             # They are as exact as the ones before, each for itself: that is no promise for the net.
-            error, dropped = _keep_budget(
+            error, dropped = keep_budget(
                 built, inputs, reference, tolerance * SAFETY, own_error, seconds, limit=target.weight_bytes
             )
             notes += dropped
@@ -226,9 +226,6 @@ def _normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
     return [rng.standard_normal(shape, np.float32) for shape in shapes]
 
 
-OwnError = Callable[[int, Candidate], float]
-
-
 def _own_errors(lowered: Lowered, target: Target) -> OwnError:
     """Error of a step alone under a candidate, measured at most once."""
     known: dict[tuple[int, str], float] = {}
@@ -242,66 +239,8 @@ def _own_errors(lowered: Lowered, target: Target) -> OwnError:
     return own_error
 
 
-def _keep_budget(
-    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, own_error: OwnError,
-    seconds: list[dict[str, float]] | None, limit: int | None = None,
-) -> tuple[float | None, list[str]]:  # fmt: skip
-    """Give the least accurate steps their next more exact candidates until the net keeps its error budget.
-
-    Several at a time while the error is far above; with a ``limit``, those only whose packed weights stay within it.
-    The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
-
-    Raises
-    ------
-    GraphError
-        If the limit leaves too few of them.
-    """
-    notes: list[str] = []
-    stuck: set[int] = set()
-    while True:
-        error = tuning.relative_error(tuning.run_once(built, inputs), reference)
-        risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
-        if error <= budget or not risky:
-            if error > budget and stuck and all(np.isfinite(y).all() for y in reference):
-                names = ", ".join(built.lowered.drafts[i].name for i in sorted(stuck))
-                raise GraphError(
-                    f"the kernels that weight_memory={limit} leaves for {names} give the net an error of {error:.1e}, "
-                    f"the planner allows {budget:.1e}: allow more memory, or a larger tolerance"
-                )
-            return _if_finite(error), notes
-        risky.sort(key=lambda i: own_error(i, built.chosen[i]), reverse=True)
-        for i in risky[: max(1, len(risky) // 4) if error > 1.5 * budget else 1]:
-            dropped = built.chosen[i]
-            for finer in _finer(
-                i, built.lowered.drafts[i].candidates, dropped, own_error, seconds[i] if seconds else {}
-            ):
-                built.replace(i, finer)
-                if limit is None or built.net.weight_bytes <= limit:
-                    break
-            else:
-                built.replace(i, dropped)
-                stuck.add(i)
-                continue
-            notes.append(
-                f"{built.lowered.drafts[i].name}: {dropped.label} exceeded the error budget, {finer.label} instead"
-            )
-        built.net.finish()
-
-
 def _if_finite(error: float) -> float | None:
     return error if np.isfinite(error) else None
-
-
-def _finer(
-    index: int, candidates: list[Candidate], dropped: Candidate, own_error: OwnError, seconds: Mapping[str, float]
-) -> list[Candidate]:
-    """Return the candidates that are clearly more exact, fastest first; best guess first where none was timed.
-
-    Where nothing can be compared (no error of its own on the sample, or none that is finite), the exact ones.
-    """
-    known = own_error(index, dropped)
-    allowed = [c for c in candidates if c.exact or own_error(index, c) < known * 0.7 < math.inf]
-    return sorted(allowed, key=lambda c: seconds.get(c.label, math.inf))
 
 
 def _choices(built: Built) -> dict[str, str]:
