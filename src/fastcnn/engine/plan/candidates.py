@@ -223,6 +223,17 @@ def amx_candidates(
 
 _AMX_FEWEST_PIXELS = 8
 
+
+def amx_likely(target: Target, *, in_channels: int, out_channels: int, kernel: tuple[int, int], planar: bool) -> bool:
+    """Whether AMX is the best guess where it is possible: tiles are mostly full, and an input number is used often.
+
+    Splitting a number of the input takes about the time of its products for 64 outputs.
+    """
+    if planar:
+        return in_channels * kernel[1] >= target.lanes
+    return in_channels >= 2 * target.lanes and out_channels * kernel[0] * kernel[1] >= 64
+
+
 FORMS = {3: (6, 4, 2), 5: (4, 2)}
 """Output tiles m of the F(m, r) there are kernels for, by kernel size r."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastcnn.engine.graph.graph import Array, GraphError, Node
 from fastcnn.engine.plan.candidates import (
     amx_candidates,
+    amx_likely,
     bf16_candidates,
     direct_candidates,
     winograd_candidates,
@@ -70,7 +71,10 @@ def conv(low: Lowerer, node: Node) -> None:
             stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]), out_map=(out_h, out_w),
             planar=planar, relaxed=low.relaxed,
         )  # fmt: skip
-        candidates = tiles + candidates
+        likely = amx_likely(
+            low.target, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4], planar=planar
+        )
+        candidates = tiles + candidates if likely else candidates[:2] + tiles + candidates[2:]
     if groups > 1 and not _whole_blocks(groups, channels, filters, lanes):
         note = "groups narrower than a vector: run dense, zeros between them"
     low.emit(
