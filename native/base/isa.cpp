@@ -44,6 +44,12 @@ Isa isa_from_name(const std::string& name) {
       " is not an instruction set fastcnn knows: choose scalar, avx2, avx512, avx512_vnni or avx512_amx");
 }
 
+// The environment's cap, or -1 where there is none.
+static int isa_cap() {
+  const char* cap = std::getenv("FASTCNN_ISA");
+  return cap == nullptr || *cap == '\0' ? -1 : static_cast<int>(isa_from_name(cap));
+}
+
 #if defined(__x86_64__)
 static unsigned long long read_xcr0() {
   unsigned eax = 0, edx = 0;
@@ -51,13 +57,18 @@ static unsigned long long read_xcr0() {
   return (static_cast<unsigned long long>(edx) << 32) | eax;
 }
 
-// Linux gives the tile registers to those who ask, once for a process and its children.
+// Linux gives the tile registers to those who ask, once for a process and its children; signals then take 8 KiB more
+// of their stacks. So who will not use them does not ask.
 static bool may_use_tiles(unsigned long long xcr0) {
   constexpr unsigned long long kTiles = (1ull << 17) | (1ull << 18);
-  if ((xcr0 & kTiles) != kTiles) return false;
+  if (!FASTCNN_HAVE_AMX || (xcr0 & kTiles) != kTiles) return false;
 #if defined(__linux__)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  static const bool given = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  static const bool given = [] {
+    const int cap = isa_cap();
+    if (cap >= 0 && cap < static_cast<int>(Isa::kAvx512Amx)) return false;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
   return given;
 #else
   return false;
@@ -90,9 +101,9 @@ Isa detect_isa() { return Isa::kScalar; }
 Isa active_isa() {
   static const Isa chosen = [] {
     const Isa best = detect_isa();
-    const char* cap = std::getenv("FASTCNN_ISA");
-    if (cap == nullptr || *cap == '\0') return best;
-    const Isa asked = isa_from_name(cap);
+    const int cap = isa_cap();
+    if (cap < 0) return best;
+    const Isa asked = static_cast<Isa>(cap);
     if (asked == Isa::kAvx512Emulated) {
       if (FASTCNN_EMULATE_AVX512 && best >= Isa::kAvx2) return asked;
       throw std::invalid_argument("FASTCNN_ISA=avx512_emulated needs a test build and a CPU with AVX2");

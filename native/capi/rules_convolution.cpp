@@ -177,7 +177,8 @@ int64_t amx_rule(StepRule& r) {
   r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
   r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
   r.word("split", {"pixels", "panels"});
-  const bool split = r.word("products", {"bf16", "bf16x3"}) == "bf16x3";
+  const std::string products = r.word("products", {"bf16", "bf16x3", "bf16x6"});
+  const int64_t parts = products == "bf16x6" ? 3 : products == "bf16x3" ? 2 : 1;
   const int64_t rows = r.integer("rows", 1, out.h), images = r.integer("images", 1, out.n);
   r.require(images == 1 || rows == out.h, "several images in a block have all their rows");
   r.require(in.blocked || (images == 1 && dilation[1] == 1), "planes go image by image, undilated");
@@ -189,14 +190,14 @@ int64_t amx_rule(StepRule& r) {
   const int64_t row =
       out.w + (in.blocked ? (size[1] - 1) / stride[1] : reached / bounded_product({stride[1], in.c}) + 1);
   const int64_t plane = bounded_product({images, rows + (size[0] - 1) / stride[0], row});
-  const int64_t pixel = in.blocked ? 2 * kAmxChannels : bounded_product({2, stride[1], in.c});
+  const int64_t pixel = bounded_product({parts, in.blocked ? kAmxChannels : bounded_product({stride[1], in.c})});
   const int64_t phases = std::min(stride[0], size[0]) * (in.blocked ? std::min(stride[1], size[1]) : 1);
   r.require(plane <= INT32_MAX / 2 && bounded_product({pairs, phases, plane + kAmxPixels, pixel}) <= INT32_MAX / 2,
             "'rows' or 'images' ask for too large a copy");
   const int64_t steps = in.blocked ? bounded_product({pairs, w.shape[2], w.shape[3]})
                                    : bounded_product({w.shape[2], reached / kAmxChannels});
   const int64_t numbers = bounded_product({steps, kAmxTile, out.blocks});
-  return (split ? numbers : (numbers + 1) / 2) + steps;  // and the offsets
+  return (bounded_product({numbers, parts}) + 1) / 2 + steps;  // and the offsets
 }
 
 int64_t depthwise_rule(StepRule& r) {

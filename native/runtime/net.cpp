@@ -58,7 +58,7 @@ void Net::replace_step(size_t index, StepSpec spec) {
   spec.isa = isa_;
   spec.threads = threads_;
   for (size_t i = 0; i < index; ++i) {
-    if (steps_[i]->following == steps_[index].get()) steps_[i]->following = nullptr;
+    if (steps_[i] != nullptr && steps_[i]->following == steps_[index].get()) steps_[i]->following = nullptr;
   }
   steps_[index].reset();  // first free the old weights: the two together can be hundreds of megabytes
   steps_[index] = make_step(spec);
@@ -91,6 +91,9 @@ void Net::check_groups() {
 }
 
 void Net::finish() {
+  if (std::any_of(steps_.begin(), steps_.end(), [](const auto& step) { return step == nullptr; })) {
+    throw std::invalid_argument("a step could not be replaced");
+  }
   const Step* opening = nullptr;
   for (size_t i = steps_.size(); i-- > 0;) {
     steps_[i]->following = opening;
@@ -133,7 +136,7 @@ void Net::note_external(const Tensor& t) {
 
 size_t Net::weight_bytes() const {
   size_t bytes = 0;
-  for (const auto& step : steps_) bytes += step->weight_bytes();
+  for (const auto& step : steps_) bytes += step != nullptr ? step->weight_bytes() : 0;
   return bytes;
 }
 

@@ -52,14 +52,19 @@ def test_each_arithmetic_has_its_peak() -> None:
     assert joined(block(step("full", "1x1", 1.0))).limits.bf16_gmacs is None
 
 
-def test_three_products_of_amx_are_one_multiply_add() -> None:
+def test_three_or_six_products_of_amx_are_one_multiply_add() -> None:
     one = block(
         step("split", "1x1", 1.0, multiplications=400 * M, kernel="amx_bf16x3_32x32_avx512_amx"),
+        step("exact", "1x1", 1.0, multiplications=100 * M, kernel="amx_bf16x6_32x32_avx512_amx"),
         step("half", "direct", 1.0, multiplications=1200 * M, kernel="amx_bf16_32x32_avx512_amx"),
     )
     one["limits"]["amx_gmacs"] = 16 * PEAK
     net = joined(one)
-    assert [round(s.compute_share, 6) for s in net.steps] == [round(3 * 400 / (16 * PEAK), 6), 1200 / (16 * PEAK)]
+    assert [round(s.compute_share, 6) for s in net.steps] == [
+        3 * 400 / (16 * PEAK),
+        6 * 100 / (16 * PEAK),
+        1200 / (16 * PEAK),
+    ]
     assert net.limits.amx_gmacs == 16 * PEAK
     assert [v.layers for v in net.verdicts()] == [0, 0, 0, 0]  # the goals are those of fp32
 

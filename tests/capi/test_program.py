@@ -58,7 +58,7 @@ def test_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
     net = compiled(graph, isa, threads, exact=True)
     inputs = inputs_of(graph)
     layers = [d.name for d in native(net).lowered.drafts if len(d.candidates) > 1]
-    for split, products, images in itertools.product(("pixels", "panels"), ("bf16", "bf16x3"), (1, 2)):
+    for split, products, images in itertools.product(("pixels", "panels"), ("bf16", "bf16x3", "bf16x6"), (1, 2)):
         for layer in layers:
             attrs = {"split": split, "rows": 7, "images": images if layer == layers[1] else 1, "products": products}
             choose(net, layer, Candidate("amx", "amx", attrs, exact=False))

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 THREADS = 4
 
 
-AMX = [("pixels", 4, 1, "bf16x3"), ("pixels", 13, 2, "bf16"), ("panels", 4, 1, "bf16"), ("panels", 13, 2, "bf16x3")]
+AMX = [("pixels", 4, 1, "bf16x3"), ("pixels", 13, 2, "bf16"), ("panels", 4, 1, "bf16"), ("panels", 13, 2, "bf16x6")]
 
 
 def direct(isa: str, split: str, weights: str) -> Candidate:

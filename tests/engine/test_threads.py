@@ -21,9 +21,9 @@ from tests.engine.test_runtime import residual_net
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = len(os.sched_getaffinity(0))
-SECONDS_PER_STEP = 3e-3
-"""A thread that waits without giving up its core spends its time slice, some milliseconds, at every step, and here six
-of eight do. Time of the process, not of the clock: others may use the cores too."""
+SECONDS_PER_STEP = 1e-3
+"""A thread that waits without giving up its core spends its time slice, some milliseconds, at every step. Time of the
+process, not of the clock: others may use the cores too."""
 
 
 def tasks() -> set[int]:
@@ -76,13 +76,16 @@ def test_idle_workers_sleep_and_cost_nobody_anything(threads: int) -> None:
     in_a_process(f"test_threads.check_sleep({threads})")
 
 
-def least_seconds(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(20):
+def least_seconds(call: Callable[[], object], enough: float) -> float:
+    """Of the best call: up to 400 of them, until one takes little enough. Beside other work most of them wait."""
+    least = float("inf")
+    for _ in range(400):
         start = time.process_time()
         call()
-        times.append(time.process_time() - start)
-    return min(times)
+        least = min(least, time.process_time() - start)
+        if least < enough:
+            break
+    return least
 
 
 def check_a_crowd(threads: int) -> None:
@@ -92,7 +95,7 @@ def check_a_crowd(threads: int) -> None:
     net = compiled(graph, "scalar", threads, exact=True)
     assert np.array_equal(net.run(x)[0], compiled(graph, "scalar", 1, exact=True).run(x)[0])
     limit = len(net.plan.steps) * SECONDS_PER_STEP
-    assert least_seconds(lambda: net.run(x)) < limit
+    assert least_seconds(lambda: net.run(x), limit) < limit
 
 
 def test_more_threads_than_cores() -> None:

@@ -7,7 +7,9 @@ const AmxKernels& amx_kernels_avx512_emulated();
 
 const AmxKernels* amx_kernels(Isa isa) {
 #if defined(__x86_64__)
+#if FASTCNN_HAVE_AMX
   if (isa == Isa::kAvx512Amx) return &amx_kernels_avx512_amx();
+#endif
 #if FASTCNN_EMULATE_AVX512
   if (isa == Isa::kAvx512Emulated) return &amx_kernels_avx512_emulated();
 #endif

@@ -35,29 +35,45 @@ template <int N>
 }
 
 // 16 * P pixels by N blocks of outputs, to sums[pixel][kSumsRow].
-template <int P, int N, bool SPLIT>
+template <int P, int N, int PARTS>
 void amx_sums(const AmxShape& s, const Bf16* in, const Bf16* w, float* sums, Ahead ahead) {
-  const ptrdiff_t pixel = s.pixel;
+  const ptrdiff_t pixel = s.pixel, part = s.part;
+  constexpr ptrdiff_t size = N * kAmxTile;
   tile_zero<0>();
   if constexpr (N > 1) tile_zero<1>();
   if constexpr (P > 1) tile_zero<2>();
   if constexpr (P > 1 && N > 1) tile_zero<3>();
-  for (int k = 0; k < s.steps; ++k) {
+  for (int k = 0; k < s.steps; ++k, w += PARTS * size) {
     ahead.visit();
     const Bf16* x = in + s.step_offset[k];
-    load_weights<N>(w);
-    w += N * kAmxTile;
-    if constexpr (SPLIT) {
-      load_pixels<P>(x + s.low, pixel);
-      add_products<P, N>();
-    }
-    load_pixels<P>(x, pixel);
-    add_products<P, N>();
-    if constexpr (SPLIT) {
+    if constexpr (PARTS == 1) {
       load_weights<N>(w);
-      w += N * kAmxTile;
+      load_pixels<P>(x, pixel);
+    } else if constexpr (PARTS == 2) {
+      load_pixels<P>(x, pixel);
+      load_weights<N>(w + size);
       add_products<P, N>();
+      load_weights<N>(w);
+      load_pixels<P>(x + part, pixel);
+      add_products<P, N>();
+      load_pixels<P>(x, pixel);
+    } else {
+      load_pixels<P>(x, pixel);
+      load_weights<N>(w + 2 * size);
+      add_products<P, N>();
+      load_weights<N>(w + size);
+      load_pixels<P>(x + part, pixel);
+      add_products<P, N>();
+      load_pixels<P>(x, pixel);
+      add_products<P, N>();
+      load_weights<N>(w);
+      load_pixels<P>(x + 2 * part, pixel);
+      add_products<P, N>();
+      load_pixels<P>(x + part, pixel);
+      add_products<P, N>();
+      load_pixels<P>(x, pixel);
     }
+    add_products<P, N>();
   }
   constexpr ptrdiff_t bytes = kSumsRow * sizeof(float);
   tile_store<0>(sums, bytes);
@@ -111,7 +127,7 @@ void finish(const AmxShape& s, const AmxArgs& a, const float* sums, int pixels, 
   }
 }
 
-template <int N, bool SPLIT>
+template <int N, int PARTS>
 void amx_panel(const AmxShape& s, const AmxArgs& a, const Bf16* w, Region next, int block) {
   alignas(64) float sums[kAmxPixels * kSumsRow];
   // To the last pixel that is in the map.
@@ -123,25 +139,25 @@ void amx_panel(const AmxShape& s, const AmxArgs& a, const Bf16* w, Region next, 
     const int left = pixels - t * kAmxPixels;
     const Ahead ahead = ahead_part(next, s.steps, t, visits);
     if (left > 16) {
-      amx_sums<2, N, SPLIT>(s, in, w, sums, ahead);
+      amx_sums<2, N, PARTS>(s, in, w, sums, ahead);
     } else {
-      amx_sums<1, N, SPLIT>(s, in, w, sums, ahead);
+      amx_sums<1, N, PARTS>(s, in, w, sums, ahead);
     }
     finish<N>(s, a, sums, left < kAmxPixels ? left : kAmxPixels, block, at);
   }
 }
 
-template <bool SPLIT>
+template <int PARTS>
 void amx_panels(const AmxShape& s, const AmxArgs& a) {
   const Bf16* w = a.weights;
   for (int b = 0; b < a.blocks; b += kAmxPanel) {
     const bool whole = b + 1 < a.blocks;
-    const ptrdiff_t size = static_cast<ptrdiff_t>(s.steps) * (SPLIT ? 2 : 1) * (whole ? 2 : 1) * kAmxTile;
+    const ptrdiff_t size = static_cast<ptrdiff_t>(s.steps) * PARTS * (whole ? 2 : 1) * kAmxTile;
     const Region next = b + kAmxPanel < a.blocks ? Region{w + size, size * ptrdiff_t{sizeof(Bf16)}} : a.next;
     if (whole) {
-      amx_panel<2, SPLIT>(s, a, w, next, a.block0 + b);
+      amx_panel<2, PARTS>(s, a, w, next, a.block0 + b);
     } else {
-      amx_panel<1, SPLIT>(s, a, w, next, a.block0 + b);
+      amx_panel<1, PARTS>(s, a, w, next, a.block0 + b);
     }
     w += size;
   }
@@ -149,11 +165,9 @@ void amx_panels(const AmxShape& s, const AmxArgs& a) {
 
 void amx_run(const AmxShape& s, const AmxArgs& a) {
   tiles_begin();
-  if (s.low != 0) {
-    amx_panels<true>(s, a);
-  } else {
-    amx_panels<false>(s, a);
-  }
+  if (s.parts == 1) amx_panels<1>(s, a);
+  if (s.parts == 2) amx_panels<2>(s, a);
+  if (s.parts == 3) amx_panels<3>(s, a);
   tiles_end();
 }
 
@@ -168,46 +182,45 @@ void amx_peak(int64_t iterations) {
   tiles_end();
 }
 
-// 16 floats to bf16 at `high`, and what that leaves of them at `low`.
-[[gnu::always_inline]] inline void round_block(Vec<kV> x, Bf16* high, Bf16* low) {
-  const auto to_bf16 = [](Vec<kV> v, Bf16* to) {
+// The parts of 16 floats, `part` numbers from each to the next.
+[[gnu::always_inline]] inline void round_block(Vec<kV> x, int parts, Bf16* to, ptrdiff_t part) {
+  for (int i = 0;; ++i, to += part) {
 #if defined(__AVX512BF16__)
-    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
     std::memcpy(to, &rounded, sizeof rounded);
 #else
-    for (int l = 0; l < kV; ++l) to[l] = round_bf16(v[l]);
+    for (int l = 0; l < kV; ++l) to[l] = round_bf16(x[l]);
 #endif
-  };
-  to_bf16(x, high);
-  if (low == nullptr) return;
-  typedef uint16_t Half __attribute__((vector_size(kV * 2)));
-  Half bits;
-  std::memcpy(&bits, high, sizeof bits);
-  const IVec<kV> upper = __builtin_convertvector(bits, IVec<kV>) << 16;
-  const Vec<kV> rest = x - (Vec<kV>)upper;
-  to_bf16(rest == rest ? rest : Vec<kV>{}, low);  // an infinity leaves nothing
-}
-
-void amx_round(const float* first, const float* second, ptrdiff_t in_pixel, int pixels, bool split, Bf16* out) {
-  const ptrdiff_t pixel = split ? 2 * kAmxChannels : kAmxChannels;
-  for (int i = 0; i < pixels; ++i, out += pixel) {
-    round_block(load<kV>(first + i * in_pixel), out, split ? out + kAmxChannels : nullptr);
-    const Vec<kV> x = second != nullptr ? load<kV>(second + i * in_pixel) : Vec<kV>{};
-    round_block(x, out + kV, split ? out + kAmxChannels + kV : nullptr);
+    if (i + 1 == parts) return;
+    typedef uint16_t Half __attribute__((vector_size(kV * 2)));
+    Half bits;
+    std::memcpy(&bits, to, sizeof bits);
+    const IVec<kV> upper = __builtin_convertvector(bits, IVec<kV>) << 16;
+    const Vec<kV> rest = x - (Vec<kV>)upper;
+    x = rest - rest == 0.0f ? rest : Vec<kV>{};  // what rounds to an infinity leaves nothing
   }
 }
 
-void amx_interleave(const float* in, ptrdiff_t plane_floats, int channels, int pixels, Bf16* out, ptrdiff_t low) {
+void amx_round(const float* first, const float* second, ptrdiff_t in_pixel, int pixels, int parts, Bf16* out) {
+  for (int i = 0; i < pixels; ++i, out += parts * kAmxChannels) {
+    round_block(load<kV>(first + i * in_pixel), parts, out, kAmxChannels);
+    round_block(second != nullptr ? load<kV>(second + i * in_pixel) : Vec<kV>{}, parts, out + kV, kAmxChannels);
+  }
+}
+
+void amx_interleave(const float* in, ptrdiff_t plane_floats, int channels, int pixels, int parts, Bf16* out,
+                    ptrdiff_t part) {
   for (int c = 0; c < channels; ++c, in += plane_floats, ++out) {
     for (int i = 0; i < pixels; i += kV) {
       const int count = pixels - i < kV ? pixels - i : kV;
       alignas(64) float whole[kV] = {};
       if (count < kV) std::memcpy(whole, in + i, sizeof(float) * static_cast<size_t>(count));
-      Bf16 high[kV], rest[kV];
-      round_block(load<kV>(count < kV ? whole : in + i), high, low != 0 ? rest : nullptr);
-      Bf16* const to = out + static_cast<ptrdiff_t>(i) * channels;
-      for (int k = 0; k < count; ++k) to[k * channels] = high[k];
-      for (int k = 0; low != 0 && k < count; ++k) to[low + k * channels] = rest[k];
+      Bf16 rounded[3 * kV];
+      round_block(load<kV>(count < kV ? whole : in + i), parts, rounded, kV);
+      for (int p = 0; p < parts; ++p) {
+        Bf16* const to = out + p * part + static_cast<ptrdiff_t>(i) * channels;
+        for (int k = 0; k < count; ++k) to[k * channels] = rounded[p * kV + k];
+      }
     }
   }
 }

@@ -23,8 +23,17 @@ namespace {
 // Along one axis: the input positions that the taps of output position o reach: o * step + first, and size - 1 more.
 struct Axis {
   int64_t first = 0, size = 1, step = 1;
+  int64_t taps = 1, apart = 1;
 
   int64_t phases() const { return std::min(step, size); }
+  // Whether a tap of the first `count` output positions reaches entry i, from the first one that any of them reaches.
+  bool reached(int64_t i, int64_t count) const {
+    for (int64_t k = 0; k < taps; ++k) {
+      const int64_t from = i - k * apart;
+      if (from >= 0 && from % step == 0 && from / step < count) return true;
+    }
+    return false;
+  }
   // Entries of a phase beyond one for each output position.
   int64_t extra(int64_t phase) const { return (size - 1 - phase) / step; }
 };
@@ -42,7 +51,8 @@ class AmxStep final : public Step {
     epilogue_ = parse_epilogue(spec, out.blocks, kV);
     if (epilogue_.has_residual) residual_ = spec.in.at(1);
     split_panels_ = spec.word("split", "pixels") == "panels";
-    split_ = spec.word("products", "bf16x3") == "bf16x3";
+    products_ = spec.word("products", "bf16x3");
+    shape_.parts = products_ == "bf16x6" ? 3 : products_ == "bf16x3" ? 2 : 1;
     rows_ = static_cast<int>(std::min<int64_t>(spec.integer("rows"), out.h));
     images_ = static_cast<int>(std::min<int64_t>(spec.integer("images"), out.n));
     if (rows_ < 1 || images_ < 1 || (images_ > 1 && rows_ != out.h)) {
@@ -54,7 +64,8 @@ class AmxStep final : public Step {
     const auto& dilation = spec.list("dilation", 2);
     for (size_t i = 0; i < 2; ++i) {
       Axis& axis = i == 0 ? down_ : across_;
-      axis = {-padding[i], (w.shape.at(2 + i) - 1) * dilation[i] + 1, stride[i]};
+      const int64_t taps = w.shape.at(2 + i);
+      axis = {-padding[i], (taps - 1) * dilation[i] + 1, stride[i], taps, dilation[i]};
     }
     row_ = out.w + across_.extra(0);
     if (!in_.blocked) {  // what the last step of a pixel reads ends in its own row
@@ -67,8 +78,8 @@ class AmxStep final : public Step {
     AmxShape& s = shape_;
     if (in_.blocked) {
       pairs_ = (in_.blocks + 1) / 2;
-      s.pixel = split_ ? 2 * kAmxChannels : kAmxChannels;
-      s.low = split_ ? kAmxChannels : 0;
+      s.pixel = s.parts * kAmxChannels;
+      s.part = kAmxChannels;
       plane_ = plane * s.pixel;
       for (int64_t pair = 0; pair < pairs_; ++pair) {
         for (int64_t y = 0; y < down_.size; y += dilation[0]) {
@@ -83,7 +94,7 @@ class AmxStep final : public Step {
       s.pixel = across_.step * in_.c;
       const int64_t reached = across_.size * in_.c;
       plane_ = plane * s.pixel;
-      s.low = split_ ? down_.phases() * plane_ + kAmxPixels * s.pixel + kAmxChannels : 0;
+      s.part = down_.phases() * plane_ + kAmxPixels * s.pixel + kAmxChannels;
       for (int64_t y = 0; y < down_.size; y += dilation[0]) {
         for (int64_t first = 0; first < reached; first += kAmxChannels) {
           add_step(place(0, y % down_.step, 0) + y / down_.step * row_ * s.pixel + first);
@@ -102,9 +113,7 @@ class AmxStep final : public Step {
     s.act_before_residual = epilogue_.act_before_residual;
   }
 
-  std::string kernel() const override {
-    return std::string(split_ ? "amx_bf16x3_" : "amx_bf16_") + "32x32_" + isa_name(kernels_->isa);
-  }
+  std::string kernel() const override { return "amx_" + products_ + "_32x32_" + isa_name(kernels_->isa); }
   size_t weight_bytes() const override {
     return weights_.size() * sizeof(float) + offsets_.size() * sizeof(int32_t) + epilogue_.bytes();
   }
@@ -156,7 +165,7 @@ class AmxStep final : public Step {
   };
 
   // Numbers of the packed weights of one output channel block, in bf16.
-  int64_t block_numbers() const { return static_cast<int64_t>(offsets_.size()) * (split_ ? 2 : 1) * kAmxTile; }
+  int64_t block_numbers() const { return static_cast<int64_t>(offsets_.size()) * shape_.parts * kAmxTile; }
   const Bf16* weights() const { return reinterpret_cast<const Bf16*>(weights_.data()); }
 
   void add_step(int64_t offset) {
@@ -172,11 +181,11 @@ class AmxStep final : public Step {
   // Tiles may begin at the last pixel.
   size_t copy_floats() const {
     const int64_t planes = pairs_ * down_.phases() * phases_x() * plane_ + kAmxPixels * shape_.pixel + kAmxChannels;
-    return static_cast<size_t>((planes * (!in_.blocked && split_ ? 2 : 1) + 1) / 2);
+    return static_cast<size_t>((planes * (in_.blocked ? 1 : shape_.parts) + 1) / 2);
   }
 
   void pack(const FloatArray& w) {
-    const int64_t height = w.shape[2], width = w.shape[3], parts = split_ ? 2 : 1;
+    const int64_t height = w.shape[2], width = w.shape[3], parts = shape_.parts;
     const int64_t row_steps = (width * in_.c + kAmxChannels - 1) / kAmxChannels;  // planar
     weights_ = Buffer(static_cast<size_t>(block_numbers() * out.blocks / 2));
     Bf16* const first = const_cast<Bf16*>(weights());
@@ -193,11 +202,11 @@ class AmxStep final : public Step {
                 in_.blocked ? (c / kAmxChannels * height + y) * width + x : y * row_steps + in_row / kAmxChannels;
             const int64_t k = (in_.blocked ? c : in_row) % kAmxChannels;
             Bf16* const number = column + step * parts * tile + k / 2 * kV * 2 + k % 2;
-            const float value = *next++;
-            *number = round_bf16(value);
-            if (split_) {
-              const float rest = value - widen_bf16(*number);
-              number[tile] = round_bf16(std::isnan(rest) ? 0.0f : rest);
+            float rest = *next++;
+            for (int64_t i = 0; i < parts; ++i) {
+              number[i * tile] = round_bf16(rest);
+              rest -= widen_bf16(number[i * tile]);
+              if (!std::isfinite(rest)) rest = 0.0f;
             }
           }
         }
@@ -210,8 +219,8 @@ class AmxStep final : public Step {
     const int64_t images = b.image1 - b.image0, rows = b.row1 - b.row0, reached = reached_rows(rows);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t r = i % reached, image = i / reached % images, pair = i / reached / images;
+      if (!down_.reached(r, rows)) continue;
       const int64_t phase_y = r % down_.step, row = r / down_.step;
-      if (phase_y >= down_.phases()) continue;  // no tap reaches it
       const float* from = ctx.at(in_) + (b.image0 + image) * in_.image + 2 * pair * in_.plane +
                           (b.row0 * down_.step + r + down_.first) * in_.row;
       if (!in_.blocked) {
@@ -222,7 +231,7 @@ class AmxStep final : public Step {
         const float* at = from + (across_.first + phase_x) * in_.pixel;
         Bf16* const to = copy + place(pair, phase_y, phase_x) + (image * image_rows_ + row) * row_ * shape_.pixel;
         kernels_->round(at, 2 * pair + 1 < in_.blocks ? at + in_.plane : nullptr, across_.step * in_.pixel,
-                        static_cast<int>(out.w + across_.extra(phase_x)), split_, to);
+                        static_cast<int>(out.w + across_.extra(phase_x)), shape_.parts, to);
       }
     }
   }
@@ -230,10 +239,9 @@ class AmxStep final : public Step {
   // A row of a planar input, and zeros to the end of the row of the copy.
   void interleave(const float* from, Bf16* to) const {
     const int64_t pixels = (out.w - 1) * across_.step + across_.size, numbers = pixels * in_.c;
-    kernels_->interleave(from, in_.plane, in_.c, static_cast<int>(pixels), to, shape_.low);
+    kernels_->interleave(from, in_.plane, in_.c, static_cast<int>(pixels), shape_.parts, to, shape_.part);
     const size_t rest = static_cast<size_t>(row_ * shape_.pixel - numbers) * sizeof(Bf16);
-    std::memset(to + numbers, 0, rest);
-    if (split_) std::memset(to + shape_.low + numbers, 0, rest);
+    for (int i = 0; i < shape_.parts; ++i) std::memset(to + i * shape_.part + numbers, 0, rest);
   }
   int64_t reached_rows(int64_t rows) const { return (rows - 1) * down_.step + down_.size; }
 
@@ -299,7 +307,8 @@ class AmxStep final : public Step {
   // Of the copy: pixels from row to row, rows from image to image, numbers from plane to plane.
   int64_t pairs_ = 1, row_ = 0, image_rows_ = 0, plane_ = 0;
   int rows_ = 1, images_ = 1;
-  bool split_panels_ = false, split_ = false;
+  bool split_panels_ = false;
+  std::string products_;
   std::vector<int32_t> offsets_;
   Buffer weights_;
 };

@@ -93,7 +93,7 @@ def commit() -> str | None:
             return None
         described, changes = (
             subprocess.run(
-                ["git", "-C", str(here), *words],
+                ["git", "--no-optional-locks", "-C", str(here), *words],
                 capture_output=True,
                 text=True,
                 timeout=10,
@@ -106,7 +106,7 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    name = described.stdout.strip()
+    name = described.stdout.strip() if described.returncode == 0 else ""
     return name + ("-dirty" if changes.returncode != 0 or changes.stdout.strip() else "") if name else None
 
 

@@ -210,10 +210,11 @@ _FACTS = (
 def _peak(limits: dict[str, Any], kernel: str) -> float:
     """Peak of the arithmetic that a kernel computes in: fp32 also for bf16 where the CPU has nothing for it.
 
-    A multiply-add of bf16x3 is three products of bf16.
+    A multiply-add of bf16x3 is three products of bf16, one of bf16x6 six.
     """
     if kernel.startswith("amx_"):
-        return float(limits["amx_gmacs"]) / (3 if "_bf16x3_" in kernel else 1)
+        _, _, products = kernel.split("_")[1].partition("x")
+        return float(limits["amx_gmacs"]) / int(products or 1)
     half = limits.get("bf16_gmacs") if "_bf16_" in kernel else None
     return float(limits["fma_gmacs"] if half is None else half)
 

@@ -20,7 +20,7 @@ LINEAR_SHARE = 0.80
 """Linear layers whose bytes bind, of the measured read bandwidth."""
 
 
-_OTHER_ARITHMETIC = ("_bf16_", "_bf16x3_", "_f16_", "_s8_", "_u8_", "_s4_", "_b1_")
+_OTHER_ARITHMETIC = ("amx_", "_bf16_", "_f16_", "_s8_", "_u8_", "_s4_", "_b1_")
 
 
 @dataclass(frozen=True, kw_only=True)

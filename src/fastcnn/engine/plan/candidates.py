@@ -167,72 +167,109 @@ def bf16_candidates(
     return found
 
 
-def amx_candidates(
-    target: Target,
-    *,
-    batch: int,
-    in_channels: int,
-    out_channels: int,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    out_map: tuple[int, int],
-    planar: bool,
-    relaxed: bool,
-) -> list[Candidate]:
-    """Products on the tile registers of AMX, where the machine has them: threads splitting pixels or output channels.
+@dataclass(frozen=True, kw_only=True)
+class AmxLayer:
+    """A convolution as the tile registers of AMX see it (native/runtime/steps/amx.cpp)."""
 
-    Few pixels or channels leave most of a tile empty.
+    batch: int
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    out_map: tuple[int, int]
+    planar: bool
+
+    @property
+    def below(self) -> int:
+        """Rows that an image has in the copy besides those of its output."""
+        return (self.kernel[0] - 1) * self.dilation[0] // self.stride[0]
+
+    @property
+    def beside(self) -> int:
+        """Pixels that a row has in the copy besides those of its output; of a picture, about."""
+        return (self.kernel[1] - 1) * self.dilation[1] // self.stride[1]
+
+    def row_numbers(self, lanes: int) -> int:
+        """Numbers of the input in one row of the copy, for all phases of the stride."""
+        reach = [(self.kernel[i] - 1) * self.dilation[i] + 1 for i in range(2)]
+        phases = min(self.stride[0], reach[0])
+        if self.planar:
+            return phases * self.in_channels * (self.stride[1] * self.out_map[1] + reach[1])
+        pairs = -(-self.in_channels // (2 * lanes))
+        return phases * min(self.stride[1], reach[1]) * pairs * 2 * lanes * (self.out_map[1] + self.beside)
+
+    def waste(self, images: int) -> float:
+        """Pixels that are multiplied for each one that is kept, in blocks of so many images."""
+        height, width = self.out_map
+        return (width + self.beside) / width * (1 if images == 1 else (height + self.below) / height)
+
+
+def amx_candidates(layer: AmxLayer, target: Target, *, relaxed: bool) -> list[Candidate]:
+    """Products on the tile registers of AMX, where the machine has them: threads splitting rows or output channels.
+
+    None where few pixels or channels leave most of a tile empty, or most of a block's pixels are none of the map's.
     """
-    count = batch * out_map[0] * out_map[1]
-    if _amx(target.isa) != "native" or count < _AMX_FEWEST_PIXELS or out_channels < target.lanes:
+    batch, (height, width) = layer.batch, layer.out_map
+    if _amx(target.isa) != "native" or batch * height * width < _AMX_FEWEST_PIXELS or layer.out_channels < target.lanes:
         return []
-    if (planar and dilation[1] != 1) or (not planar and in_channels < target.lanes):
+    if (layer.planar and layer.dilation[1] != 1) or (not layer.planar and layer.in_channels < target.lanes):
         return []
-    reach = [(kernel[i] - 1) * dilation[i] for i in range(2)]
-    phases = min(stride[0], reach[0] + 1)
-    if planar:
-        row_numbers = phases * in_channels * (stride[1] * out_map[1] + reach[1])
-    else:
-        phases *= min(stride[1], reach[1] + 1)
-        pairs = -(-in_channels // (2 * target.lanes))
-        row_numbers = phases * pairs * 2 * target.lanes * (out_map[1] + reach[1] // stride[1])
-    heavy = out_channels * kernel[0] * kernel[1] > 2 * out_map[0] * out_map[1]
-    splits = ["pixels"]
-    if target.threads > 1 and out_channels >= 2 * target.lanes * target.threads:
-        splits = ["panels", "pixels"] if heavy else ["pixels", "panels"]
+    heavy = layer.out_channels * layer.kernel[0] * layer.kernel[1] > 2 * height * width
+    splits = ["pixels"] if batch * height >= target.threads else []
+    if target.threads > 1 and layer.out_channels >= 2 * target.lanes * target.threads:
+        splits = ["panels", *splits] if heavy else [*splits, "panels"]
+    row_numbers = layer.row_numbers(target.lanes)
     found = []
-    for products in ("bf16", "bf16x3") if relaxed else ("bf16x3",):
-        row_bytes = row_numbers * (4 if products == "bf16x3" else 2)
+    for products in list(AMX_PARTS)[0 if relaxed else 1 :]:
+        row_bytes = 2 * AMX_PARTS[products] * row_numbers
         blocks: list[tuple[str, int, int]] = []
         for share in (2, 6):  # of L2, for the rounded input of a block
-            fit = max(1, target.l2_bytes // share // row_bytes - reach[0] // stride[0])
+            fit = target.l2_bytes // share // row_bytes
             for split in splits:
+                rows = min(max(1, fit - layer.below), height)
                 own = batch if split == "panels" else max(1, batch // target.threads)
-                images = 1 if planar else max(1, min(own, fit // out_map[0]))
-                block = (split, min(fit, out_map[0]), images)
-                if block not in blocks:
+                images = 1 if layer.planar else max(1, min(own, fit // (height + layer.below)))
+                numbers = images * (rows + layer.below) * row_bytes // 2
+                block = (split, rows, images)
+                if layer.waste(images) <= _AMX_MOST_WASTE and numbers < _AMX_MOST_NUMBERS and block not in blocks:
                     blocks.append(block)
         for split, rows, images in blocks:
             attrs = {"split": split, "rows": rows, "images": images, "products": products}
-            why = "products in bf16" if products == "bf16" else "products of bf16 in two parts"
             label = f"amx_{products}:{split}:{rows}x{images}"
-            found.append(Candidate(label, "amx", attrs, exact=False, why=f"AMX, {why}"))
+            found.append(Candidate(label, "amx", attrs, exact=False, why=f"AMX, {_AMX_WHY[products]}"))
     return found
 
 
+AMX_PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
+"""Parts of a number for each kind of products."""
+_AMX_WHY = {
+    "bf16": "products in bf16",
+    "bf16x3": "three products of bf16 for one of fp32",
+    "bf16x6": "six products of bf16 for one of fp32",
+}
 _AMX_FEWEST_PIXELS = 8
+_AMX_MOST_WASTE = 3.0
+_AMX_MOST_NUMBERS = (1 << 29) - (1 << 20)
+"""In the copy of a block, which native code counts in 32 bits."""
 
 
-def amx_likely(target: Target, *, in_channels: int, out_channels: int, kernel: tuple[int, int], planar: bool) -> bool:
-    """Whether AMX is the best guess where it is possible: tiles are mostly full, and an input number is used often.
+def amx_likely(layer: AmxLayer, target: Target) -> bool:
+    """Whether AMX is the best guess where it is possible.
 
-    Splitting a number of the input takes about the time of its products for 64 outputs.
+    Its tiles are mostly full, an input number is used often (splitting it takes about the time of its products for 64
+    outputs), and a block of rows fits L2 without most of it being the rows between those of the output.
     """
-    if planar:
-        return in_channels * kernel[1] >= target.lanes
-    return in_channels >= 2 * target.lanes and out_channels * kernel[0] * kernel[1] >= 64
+    fit = target.l2_bytes // 2 // (4 * layer.row_numbers(target.lanes))
+    if fit < 2 * layer.below + 1 or layer.waste(1) > _AMX_LIKELY_WASTE:
+        return False
+    if layer.planar:
+        return layer.in_channels * layer.kernel[1] >= target.lanes
+    uses = layer.out_channels * layer.kernel[0] * layer.kernel[1]
+    return layer.in_channels >= 2 * target.lanes and uses >= 64
 
+
+_AMX_LIKELY_WASTE = 1.5
 
 FORMS = {3: (6, 4, 2), 5: (4, 2)}
 """Output tiles m of the F(m, r) there are kernels for, by kernel size r."""

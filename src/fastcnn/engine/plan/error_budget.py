@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,10 +27,10 @@ def keep_budget(
 ) -> tuple[float | None, list[str]]:  # fmt: skip
     """Give steps their next more exact candidates until the net keeps its error budget; return its error, and notes.
 
-    The squares of the layers' own errors are taken to add up to that of the net, times a factor that every
-    measurement tells anew: so many steps change at a time as this says are needed. With ``seconds``, the step goes
-    first that loses least time for the square that it takes away; without, the one with the largest error. With a
-    ``limit``, packed weights stay within it.
+    With ``seconds``, the step goes first that loses least time for the square that it takes away; without, the one with
+    the largest error. The squares of the layers' own errors are taken to add up to that of the net, times a factor that
+    every measurement tells anew: so many steps change at a time as this says are needed. Nets add up otherwise, so
+    halving finds how many of them suffice. With a ``limit``, packed weights stay within it.
 
     The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
 
@@ -38,11 +39,14 @@ def keep_budget(
     GraphError
         If the limit leaves too few candidates.
     """
-    notes: list[str] = []
+    downs: list[_Down] = []
     stuck: set[int] = set()
+    batch = 0  # steps that went down since the last measurement
     while True:
-        error = tuning.relative_error(tuning.run_once(built, inputs), reference)
+        error = _error(built, inputs, reference)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
+        if error <= budget and batch > 1 and limit is None:
+            error = _fewest(built, downs, batch, lambda: _error(built, inputs, reference), budget, error)
         if error <= budget or not risky:
             if error > budget and stuck and all(np.isfinite(y).all() for y in reference):
                 names = ", ".join(built.lowered.drafts[i].name for i in sorted(stuck))
@@ -50,23 +54,70 @@ def keep_budget(
                     f"the kernels that weight_memory={limit} leaves for {names} give the net an error of {error:.1e}, "
                     f"the planner allows {budget:.1e}: allow more memory, or a larger tolerance"
                 )
-            return (error if np.isfinite(error) else None), notes
+            return (error if np.isfinite(error) else None), [down.note(built) for down in downs]
         squares = {i: own_error(i, built.chosen[i]) ** 2 for i in risky}
         left = sum(square for square in squares.values() if math.isfinite(square))
         allowed = left * (_AIM * budget / error) ** 2
-        changed = False
+        before, tried = len(downs), False
         for i in sorted(risky, key=lambda i: _price(built, i, own_error, seconds)):
-            if changed and math.isfinite(squares[i]) and left <= allowed:
+            if tried and math.isfinite(squares[i]) and left <= allowed:
                 break
-            changed = True
-            note = _step_down(built, i, own_error, seconds, limit)
-            if note is None:
+            tried = True
+            down = _step_down(built, i, own_error, seconds, limit)
+            if down is None:
                 stuck.add(i)
                 continue
-            notes.append(note)
+            downs.append(down)
             if math.isfinite(squares[i]):
                 left -= squares[i] - (0.0 if built.chosen[i].exact else own_error(i, built.chosen[i]) ** 2)
-        built.net.finish()
+        batch = len(downs) - before
+
+
+@dataclass(frozen=True)
+class _Down:
+    """A step that took a more exact candidate."""
+
+    index: int
+    dropped: Candidate
+    finer: Candidate
+
+    def note(self, built: Built) -> str:
+        name = built.lowered.drafts[self.index].name
+        return f"{name}: {self.dropped.label} exceeded the error budget, {self.finer.label} instead"
+
+
+def _error(built: Built, inputs: Sequence[Array], reference: Sequence[Array]) -> float:
+    built.net.finish()
+    return tuning.relative_error(tuning.run_once(built, inputs), reference)
+
+
+def _fewest(
+    built: Built, downs: list[_Down], batch: int, measure: Callable[[], float], budget: float, error: float
+) -> float:
+    """Undo as many of the last ``batch`` as the budget allows, the last first; return the error that is left."""
+    first = len(downs) - batch
+    few, enough = 0, batch  # too few of the batch, and enough of it
+    done = batch
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        _go_to(built, downs[first:], done, middle)
+        done, found = middle, measure()
+        if found <= budget:
+            enough, error = middle, found
+        else:
+            few = middle
+    _go_to(built, downs[first:], done, enough)
+    built.net.finish()
+    del downs[first + enough :]
+    return error
+
+
+def _go_to(built: Built, batch: Sequence[_Down], done: int, wanted: int) -> None:
+    """Of a batch of which the first ``done`` are in place, have the first ``wanted``."""
+    for down in batch[wanted:done]:
+        built.replace(down.index, down.dropped)
+    for down in batch[done:wanted]:
+        built.replace(down.index, down.finer)
 
 
 def _price(
@@ -77,25 +128,25 @@ def _price(
     own = own_error(index, now)
     if not math.isfinite(own):
         return -math.inf, -math.inf
-    finer = _finer(built, index, own_error, seconds)[0]
     times = seconds[index] if seconds is not None else {}
-    if now.label not in times or finer.label not in times:
-        return (0.0 if seconds is None else math.inf), -own
+    if now.label not in times:
+        return 0.0, -own
+    finer = _finer(built, index, own_error, seconds)[0]
+    if finer.label not in times:
+        return math.inf, -own
     gain = own**2 - (0.0 if finer.exact else own_error(index, finer) ** 2)
     return max(0.0, times[finer.label] - times[now.label]) / gain if gain > 0 else math.inf, -own
 
 
 def _step_down(
     built: Built, index: int, own_error: OwnError, seconds: Sequence[Mapping[str, float]] | None, limit: int | None
-) -> str | None:
+) -> _Down | None:
     """Put the fastest more exact candidate that keeps the limit in place of a step's; None where there is none."""
     dropped = built.chosen[index]
     for finer in _finer(built, index, own_error, seconds):
         built.replace(index, finer)
         if limit is None or built.net.weight_bytes <= limit:
-            return (
-                f"{built.lowered.drafts[index].name}: {dropped.label} exceeded the error budget, {finer.label} instead"
-            )
+            return _Down(index, dropped, finer)
     built.replace(index, dropped)
     return None
 

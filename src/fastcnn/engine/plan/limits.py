@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from fastcnn.engine.graph.graph import Graph, GraphError
 from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.plan.candidates import AMX_PARTS
 from fastcnn.engine.plan.slots import Candidate, Draft, Slot
 
 MAX_PIXELS = (1 << 30) - 1
@@ -67,8 +68,9 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
 def packed_bytes(draft: Draft, candidate: Candidate, lanes: int) -> int:
     """Bytes of a step's weights as that candidate packs them, about: without biases, scales and lists of taps."""
     stored = check_draft(draft, candidate, lanes)
-    rounded = candidate.attrs.get("weights", "f32") != "f32" or candidate.attrs.get("products") == "bf16"
-    return stored // 2 if rounded else stored
+    if candidate.op == "amx":
+        return stored * AMX_PARTS[candidate.attrs["products"]] // 2
+    return stored if candidate.attrs.get("weights", "f32") == "f32" else stored // 2
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -36,9 +36,9 @@ SAFETY = 0.5
 RELAXED_FROM = 1e-3
 """Tolerances below this are out of reach of bf16, which rounds to one part in 512."""
 
-MOST_TIMED = 10
-MOST_TIMED_RELAXED = 18
-"""Candidates of a layer that tuning times: with bf16 and 16-bit spectra there are nearly twice as many."""
+MOST_TIMED = 14
+MOST_TIMED_RELAXED = 24
+"""Candidates of a layer that tuning times: with AMX, or bf16 and 16-bit spectra, there are many."""
 
 MOST_MACS = 4 * 10**12
 """Multiply-adds of an inference that is still run on made-up inputs to measure an error: minutes on a small machine."""
@@ -227,11 +227,11 @@ def _normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
 
 
 def _own_errors(lowered: Lowered, target: Target) -> OwnError:
-    """Error of a step alone under a candidate, measured at most once."""
+    """Error of a step alone under a candidate, measured at most once for every algorithm."""
     known: dict[tuple[int, str], float] = {}
 
     def own_error(index: int, candidate: Candidate) -> float:
-        key = (index, candidate.label)
+        key = (index, tuning.algorithm(candidate.label))
         if key not in known:
             known[key] = layer_error(lowered.drafts[index], candidate, target)
         return known[key]

@@ -48,14 +48,15 @@ def hinted_choice(lowered: Lowered, hint: Mapping[str, str]) -> tuple[list[Candi
             continue
         label = hint.get(draft.name, "")
         same = [c for c in draft.candidates if c.label == label]
-        alike = [c for c in draft.candidates if _algorithm(c.label) == _algorithm(label)]
+        alike = [c for c in draft.candidates if algorithm(c.label) == algorithm(label)]
         if not same and not alike:
             misfits.append(draft.name)
         chosen.append((same or alike or draft.candidates)[0])
     return chosen, misfits
 
 
-def _algorithm(label: str) -> str:
+def algorithm(label: str) -> str:
+    """Return what decides about a candidate's numbers: the rest of its label is how it is shared out."""
     kind, _, rest = label.partition(":")
     return f"{kind}:{rest.split(':')[0]}" if kind.startswith("winograd") else kind
 

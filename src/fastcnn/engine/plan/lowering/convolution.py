@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastcnn.engine.graph.graph import Array, GraphError, Node
 from fastcnn.engine.plan.candidates import (
+    AmxLayer,
     amx_candidates,
     amx_likely,
     bf16_candidates,
@@ -66,14 +67,12 @@ def conv(low: Lowerer, node: Node) -> None:
         )  # fmt: skip
         candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates
     if not low.exact and groups == 1:
-        tiles = amx_candidates(
-            low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
-            stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]), out_map=(out_h, out_w),
-            planar=planar, relaxed=low.relaxed,
+        layer = AmxLayer(
+            batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
+            stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]), out_map=(out_h, out_w), planar=planar,
         )  # fmt: skip
-        likely = amx_likely(
-            low.target, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4], planar=planar
-        )
+        tiles = amx_candidates(layer, low.target, relaxed=low.relaxed)
+        likely = amx_likely(layer, low.target)
         candidates = tiles + candidates if likely else candidates[:2] + tiles + candidates[2:]
     if groups > 1 and not _whole_blocks(groups, channels, filters, lanes):
         note = "groups narrower than a vector: run dense, zeros between them"

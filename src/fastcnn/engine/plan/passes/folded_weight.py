@@ -62,4 +62,8 @@ def _short_lived(shape: Shape) -> Array:
     count = 4 * math.prod(shape)
     if count < _FROM_SYSTEM:
         return np.empty(shape, np.float32)
-    return np.frombuffer(mmap.mmap(-1, count), np.float32).reshape(shape)
+    try:
+        memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for a weight of {count} bytes") from error
+    return np.frombuffer(memory, np.float32).reshape(shape)
