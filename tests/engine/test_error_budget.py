@@ -94,3 +94,21 @@ def test_it_ends_whatever_the_layers_say_of_themselves(own: float, timed: bool) 
     case.order((own,) * LAYERS, case.seconds([1.0] * LAYERS) if timed else None)
     assert [case.built.chosen[i] == case.fast[i] for i in case.layers] == [False] * LAYERS
     assert case.error == 0
+
+
+def test_what_weighs_little_in_the_net_is_given_back() -> None:
+    """The layers say they are alike; the net knows better. What costs most is asked first."""
+    case = Case()
+    alone = []
+    fast = list(case.built.chosen)
+    for kept in case.layers:
+        exact = tuning.exact_choice(case.built.lowered)
+        case.built.choose([fast[i] if i == kept else c for i, c in enumerate(exact)])
+        alone.append(case.error)
+    case.built.choose(fast)
+    # Room for any one of them, not for all; the first one's time is worth most, and the rest are worth nothing.
+    budget = max(alone)
+    assert budget < case.error
+    case.order((1e-6,) * LAYERS, case.seconds([100.0, 1e-9, 1e-9, 1e-9]), budget)
+    assert case.built.chosen[case.layers[0]] == fast[case.layers[0]]
+    assert case.error <= budget

@@ -17,6 +17,8 @@ from fastcnn.engine.plan.slots import Candidate
 
 OwnError = Callable[[int, Candidate], float]
 
+_MOST_ASKED = 64
+"""Steps that are tried one by one: each costs an inference and packing its weights twice."""
 _AIM = 0.9
 """Of the budget, for the error that is reckoned: a net's errors do not add up quite like squares."""
 
@@ -29,8 +31,9 @@ def keep_budget(
 
     With ``seconds``, the step goes first that loses least time for the square that it takes away; without, the one with
     the largest error. The squares of the layers' own errors are taken to add up to that of the net, times a factor that
-    every measurement tells anew: so many steps change at a time as this says are needed. Nets add up otherwise, so
-    halving finds how many of them suffice. With a ``limit``, packed weights stay within it.
+    every measurement tells anew: so many steps change at a time as this says are needed. Nets add up otherwise, and
+    their first layers' errors may weigh most: halving finds how many suffice, and with ``seconds`` every step that has
+    given up much is asked whether it had to. With a ``limit``, packed weights stay within it.
 
     The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
 
@@ -45,8 +48,11 @@ def keep_budget(
     while True:
         error = _error(built, inputs, reference)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
-        if error <= budget and batch > 1 and limit is None:
-            error = _fewest(built, downs, batch, lambda: _error(built, inputs, reference), budget, error)
+        if error <= budget and downs and limit is None:
+            measure = lambda: _error(built, inputs, reference)  # noqa: E731
+            error = _fewest(built, downs, batch, measure, budget, error)
+            if seconds is not None:
+                error = _give_back(built, downs, seconds, measure, budget, error)
         if error <= budget or not risky:
             if error > budget and stuck and all(np.isfinite(y).all() for y in reference):
                 names = ", ".join(built.lowered.drafts[i].name for i in sorted(stuck))
@@ -109,6 +115,31 @@ def _fewest(
     _go_to(built, downs[first:], done, enough)
     built.net.finish()
     del downs[first + enough :]
+    return error
+
+
+def _give_back(
+    built: Built, downs: list[_Down], seconds: Sequence[Mapping[str, float]], measure: Callable[[], float],
+    budget: float, error: float,
+) -> float:  # fmt: skip
+    """Undo what the budget does not need, those first that gain most time; return the error that is left."""
+
+    def gain(down: _Down) -> float:
+        times = seconds[down.index]
+        return times.get(down.finer.label, 0.0) - times.get(down.dropped.label, math.inf)
+
+    last = {down.index: down for down in downs}  # a step may have gone down more than once
+    for down in sorted(last.values(), key=gain, reverse=True)[:_MOST_ASKED]:
+        if gain(down) <= 0:
+            break
+        built.replace(down.index, down.dropped)
+        found = measure()
+        if found <= budget:
+            error = found
+            downs.remove(down)
+        else:
+            built.replace(down.index, down.finer)
+    built.net.finish()
     return error
 
 
