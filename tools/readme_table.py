@@ -136,12 +136,14 @@ def _rows_caption(cells: list[Any], result: dict[str, Any]) -> str:
     dates = sorted({str(cell["date"])[:10] for cell in cells})
     commits = dict.fromkeys(_short(str(cell["commit"])) for cell in cells)
     titles = {row["name"]: row["title"] for row in result["rows"]}
+    products = " Ours may use three or six products of bf16 for one of fp32." if "avx512_amx" in isa else ""
     left_out = "".join(f" Not measured here: {titles[name]} ({why})." for name, why in result["skipped"].items())
     return (
         "First figure: median over the rounds of our time / the best peer's, and which peer it is; below 1 we are "
         "faster. Then milliseconds of ours / theirs with half the spread between blocks, and both errors: per picture "
         f"max|y − y64| / max|y64|, worst picture. {threads} threads where not said otherwise, {size} pixels, random "
-        f"weights, {rounds} rounds of {seconds} s, each block in a fresh process.{left_out} {result['host']['cpu']} "
+        f"weights, {rounds} rounds of {seconds} s, each block in a fresh process.{products}{left_out} "
+        f"{result['host']['cpu']} "
         f"({', '.join(isa)}); {', '.join(versions)}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, commit "
         f"{', '.join(commits)}. `make bench-exact` remakes it."
     )

@@ -75,6 +75,22 @@ int64_t direct_floats(StepRule& r, int64_t groups, int64_t taps) {
          bounded_product({in.blocks, taps});  // and the offsets
 }
 
+struct Window {
+  const std::vector<int64_t>&stride, &dilation;
+};
+
+// Stride, padding and dilation of a kernel whose windows stay within the map and its border.
+Window read_window(StepRule& r, const FloatArray& w) {
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
+  const auto& stride = r.list("stride", 2, 1, kMostStep);
+  const auto& padding = r.list("padding", 4, 0, kMostStep);
+  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
+  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
+  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  return {stride, dilation};
+}
+
 }  // namespace
 
 int64_t direct_rule(StepRule& r) {
@@ -86,12 +102,7 @@ int64_t direct_rule(StepRule& r) {
   r.require(in.c % groups == 0 && out.c % groups == 0, "groups do not divide the channels");
   r.require(in.blocked || groups == 1, "groups need a channel-blocked map");
   r.require(w.shape[0] == out.c && w.shape[1] == in.c / groups, "weight and channels differ");
-  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
-  const auto& stride = r.list("stride", 2, 1, kMostStep);
-  const auto& padding = r.list("padding", 4, 0, kMostStep);
-  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
-  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
-  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  const auto [stride, dilation] = read_window(r, w);
   // The rounded copy of what bf16 products read, at most all that the taps reach.
   const int64_t rows = (out.h - 1) * stride[0] + (w.shape[2] - 1) * dilation[0] + 1;
   const int64_t columns = (out.w - 1) * stride[1] + (w.shape[3] - 1) * dilation[1] + 1;
@@ -170,12 +181,7 @@ int64_t amx_rule(StepRule& r) {
   const FloatArray& w = r.weight("weight", 4);
   r.integer("groups", 1, 1);
   r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
-  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
-  const auto& stride = r.list("stride", 2, 1, kMostStep);
-  const auto& padding = r.list("padding", 4, 0, kMostStep);
-  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
-  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
-  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  const auto [stride, dilation] = read_window(r, w);
   r.word("split", {"pixels", "panels"});
   const std::string products = r.word("products", {"bf16", "bf16x3", "bf16x6"});
   const int64_t parts = products == "bf16x6" ? 3 : products == "bf16x3" ? 2 : 1;
@@ -206,14 +212,9 @@ int64_t depthwise_rule(StepRule& r) {
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
   r.require(in.c == out.c && w.shape[0] == in.c && w.shape[1] == 1, "needs one filter per channel");
-  r.require(w.shape[2] <= kMostStep && w.shape[3] <= kMostStep, "the kernel is too large");
   r.integer("groups", in.c, in.c);
   r.word("split", {"rows", "planes"});
-  const auto& stride = r.list("stride", 2, 1, kMostStep);
-  const auto& padding = r.list("padding", 4, 0, kMostStep);
-  const auto& dilation = r.list("dilation", 2, 1, kMostStep);
-  r.reach_rows(out.h, stride[0], dilation[0], w.shape[2], padding, in);
-  r.reach(out.w, stride[1], dilation[1], w.shape[3], padding[1], in.w, in.left, in.right);
+  read_window(r, w);
   return bounded_product({out.blocks, r.p.lanes, w.shape[2], w.shape[3]});
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def keep_budget(
         error = _error(built, inputs, reference)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
         if error <= budget and downs and limit is None:
-            measure = lambda: _error(built, inputs, reference)  # noqa: E731
+            measure = partial(_error, built, inputs, reference)
             error = _fewest(built, downs, batch, measure, budget, error)
             if seconds is not None:
                 error = _give_back(built, downs, seconds, measure, budget, error)
