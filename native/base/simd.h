@@ -57,6 +57,7 @@ struct Ahead {
 // Part `part` of `parts` of a region, for `visits` visits; less than all where that would be too many lines at once.
 [[gnu::always_inline]] inline Ahead ahead_part(Region region, int visits, ptrdiff_t part, ptrdiff_t parts) {
   constexpr ptrdiff_t kMostLines = 32;
+  if (region.bytes == 0 || visits == 0) return {};
   const ptrdiff_t all = visits * parts, share = (region.bytes / 64 + all - 1) / all;
   const ptrdiff_t lines = share < kMostLines ? share : kMostLines, first = part * lines * visits * 64;
   if (first >= region.bytes) return {};

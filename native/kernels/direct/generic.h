@@ -22,7 +22,11 @@ template <int V, int P, int NV, int LANES>
     for (int l = 0; l < LANES; ++l) {
       Vec<V> wv[NV];
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) wv[j] = load<V>(w + j * V);
+      for (int j = 0; j < NV; ++j) {
+        // A single pixel waits for its weights: they are fetched half a page ahead.
+        if (P == 1 && j * V % 16 == 0) __builtin_prefetch(w + j * V + 512);
+        wv[j] = load<V>(w + j * V);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < P; ++i) {
         const Vec<V> x = splat<V>(in[i][off + l]);
@@ -253,7 +257,7 @@ void panels(const DirectShape& s, const DirectArgsOf<T>& a, int panel, int step0
   for (int b = 0; b < a.blocks;) {
     const int width = panel_width(panel, a.blocks - b);
     const T* wp = w + static_cast<ptrdiff_t>(step0 - a.step0) * LANES * width * V;
-    Region next = step1 == s.steps ? a.next : Region{};
+    Region next = step1 == (a.step1 != 0 ? a.step1 : s.steps) ? a.next : Region{};
     if (b + width < a.blocks) {
       const ptrdiff_t panel_size = static_cast<ptrdiff_t>(LANES) * width * V;
       next = {wp + s.steps * panel_size, (step1 - step0) * panel_size * ptrdiff_t{sizeof(T)}};

@@ -11,18 +11,20 @@ struct DirectTile {
   static constexpr int P = P_, MAXNV = MAXNV_;
 };
 
-// Cache blocks of steps outside, panels inside.
+// Cache blocks of steps outside, panels inside. One round at least: without a step left, of what follows the sums.
 template <int V, class Tile, class T>
 void run_tile(const DirectShape& s, const DirectArgsOf<T>& a, DirectConfig config) {
   const int last = a.step1 != 0 ? a.step1 : s.steps;
-  for (int step = a.step0; step < last; step += s.step_block) {
+  int step = a.step0;
+  do {
     const int end = step + s.step_block < last ? step + s.step_block : last;
     if (std::is_same_v<T, float> && s.lanes == 1) {
       if constexpr (std::is_same_v<T, float>) panels<V, Tile::P, 1, Tile::MAXNV>(s, a, config.panel, step, end);
     } else {
       panels<V, Tile::P, V, Tile::MAXNV>(s, a, config.panel, step, end);
     }
-  }
+    step = end;
+  } while (step < last);
 }
 
 template <int V, class T, class... Tiles>

@@ -121,7 +121,7 @@ class DirectStep final : public Step {
   }
 
   size_t scratch_floats(int threads) const override {
-    const size_t own = weights_ == Weights::kI16    ? kPiece
+    const size_t own = weights_ == Weights::kI16    ? unpacking_floats()
                        : weights_ == Weights::kBf16 ? bf16_floats(phases_.front())
                                                     : 0;
     return static_cast<size_t>(threads) * own;
@@ -154,7 +154,11 @@ class DirectStep final : public Step {
   void run(const RunContext& ctx) const override {
     for (const Phase& phase : phases_) {
       if (weights_ == Weights::kI16) {
-        run_unpacking(ctx, phase);
+        if (one_pixel(phase)) {
+          run_dots(ctx, phase);
+        } else {
+          run_unpacking(ctx, phase);
+        }
       } else if (split_panels_) {
         run_panels(ctx, phase);
       } else {
@@ -413,6 +417,9 @@ class DirectStep final : public Step {
       for (int step = 0; step < shape.steps; step += steps) {
         const int last = std::min(step + steps, shape.steps);
         p.rounded.expand(unpack_, static_cast<size_t>(block * V), vectors, step * lanes, last * lanes, piece);
+        // Expanding has fetched a page of what follows, computing fetches the next: memory is never idle.
+        const int16_t* following = p.rounded.codes(static_cast<size_t>(block * V)) + int64_t{last} * lanes * width;
+        const Region next = {following + kUnpackAhead, kUnpackAhead * ptrdiff_t{sizeof(int16_t)}};
         for (int n = 0; n < images(); ++n) {
           DirectArgs a = args<float>(ctx, p, n, block, block + vectors);
           a.in = input(ctx, n, g);
@@ -420,11 +427,54 @@ class DirectStep final : public Step {
           a.pixel1 = pixels(p);
           a.step0 = step;
           a.step1 = last;
+          if (n == 0) a.next = next;
           kernels_.run(shape, a, config_);
         }
       }
       block += vectors;
     }
+  }
+
+  // The same for a single pixel: every weight serves once, so it is expanded in a register.
+  void run_dots(const RunContext& ctx, const Phase& p) const {
+    const int V = kernels_.lanes, lanes = p.shape.lanes, rows = p.shape.steps * lanes;
+    float* const x = ctx.scratch + static_cast<size_t>(ctx.thread) * unpacking_floats();
+    int64_t begin, end;
+    share(ctx.thread, ctx.threads, begin, end);
+    for (int64_t block = begin, filled = -1; block < end;) {
+      const int g = static_cast<int>(block / out_blocks_);
+      const int vectors = panel_width(config_.panel, static_cast<int>((g + 1) * out_blocks_ - block));
+      if (g != filled) {
+        const float* in = input(ctx, 0, g);
+        for (int step = 0; step < p.shape.steps; ++step) {
+          std::copy_n(in + p.shape.step_offset[step], lanes, x + step * lanes);
+        }
+        filled = g;
+      }
+      DirectArgs a = args<float>(ctx, p, 0, block, block + vectors);
+      alignas(64) float sums[8 * 16] = {};
+      if (a.bias != nullptr) std::copy_n(a.bias + block * V, vectors * V, sums);
+      const size_t column = static_cast<size_t>(block * V);
+      unpack_.dot(p.rounded.codes(column), p.rounded.scales(column), x, rows, vectors, sums);
+      for (int j = 0; j < vectors; ++j) std::copy_n(sums + j * V, V, a.out + (block + j) * p.shape.out_plane);
+      // No products are left: what follows them.
+      a.in = x;
+      a.pixel1 = 1;
+      a.step0 = a.step1 = p.shape.steps;
+      kernels_.run(p.shape, a, config_);
+      block += vectors;
+    }
+  }
+
+  bool one_pixel(const Phase& p) const { return images() == 1 && pixels(p) == 1; }
+
+  // Scratch of one thread: a piece of the weights, or all of the input.
+  size_t unpacking_floats() const {
+    size_t floats = 0;
+    for (const Phase& p : phases_) {
+      floats = std::max<size_t>(floats, one_pixel(p) ? static_cast<size_t>(p.shape.steps) * p.shape.lanes : kPiece);
+    }
+    return floats;
   }
 
   static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
