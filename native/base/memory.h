@@ -55,13 +55,13 @@ class Buffer {
 
   // Straight from the system: the heap would hand out memory that lies on small pages since its last use.
 #if defined(__linux__)
-  // The end goes on a huge page too where that wastes an eighth at most: packed weights are many buffers of a few
+  // The end goes on a huge page too where that wastes a sixteenth at most: packed weights are many buffers of a few
   // megabytes.
   size_t mapped_bytes() const {
     const size_t bytes = floats_ * sizeof(float);
     if (bytes < kHuge) return 0;
     const size_t whole = (bytes + kHuge - 1) / kHuge * kHuge;
-    return whole - bytes <= bytes / 8 ? whole : (bytes + kPage - 1) / kPage * kPage;
+    return whole - bytes <= bytes / 16 ? whole : (bytes + kPage - 1) / kPage * kPage;
   }
   static void* map(size_t bytes) {
     void* const found = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

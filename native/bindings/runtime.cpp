@@ -156,8 +156,8 @@ void bind_runtime(nb::module_& m) {
       },
       nb::arg("isa"), "(pixels, channel vectors) of the direct kernels, best for many pixels first, for one last");
   m.def(
-      "winograd_tiles", [](const std::string& isa) { return winograd_kernels(isa_from_name(isa)).tile; },
-      nb::arg("isa"), "tiles that the Winograd product keeps in registers at once");
+      "tile_group", [](const std::string& isa) { return tile_kernels(isa_from_name(isa)).tile; }, nb::arg("isa"),
+      "tiles that the product of tile forms keeps in registers at once");
   m.def(
       "winograd_matrices",
       [](int mm, int r) {

@@ -76,6 +76,7 @@ const std::map<std::string, Rule>& step_rules();
 int64_t direct_rule(StepRule& r);
 int64_t transposed_rule(StepRule& r);
 int64_t winograd_rule(StepRule& r);
+int64_t fft_rule(StepRule& r);
 int64_t amx_rule(StepRule& r);
 int64_t depthwise_rule(StepRule& r);
 int64_t pool_rule(StepRule& r);

@@ -1,9 +1,10 @@
-// Rules of the convolutions (runtime/steps/convolution.cpp, winograd.cpp, amx.cpp, depthwise.cpp).
+// Rules of the convolutions (runtime/steps/convolution.cpp, tiles.cpp, amx.cpp, depthwise.cpp).
 #include <algorithm>
 
 #include "capi/rules.h"
 #include "kernels/amx/amx.h"
 #include "kernels/direct/direct.h"
+#include "kernels/fft/fft.h"
 #include "kernels/unpack/unpack.h"
 #include "kernels/winograd/winograd.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int64_t kMostStep = 1 << 20;  // strides, dilations, paddings, kernel extents
 constexpr int64_t kMostPhases = 1 << 16;
+constexpr int64_t kMostTile = 64;
 
 void known_tile(StepRule& r) {
   const DirectKernels& kernels = direct_kernels(r.p.isa);
@@ -145,15 +147,15 @@ int64_t transposed_rule(StepRule& r) {
   return direct_floats(r, groups, taps + phases);
 }
 
-int64_t winograd_rule(StepRule& r) {
+// All but which form it is: `find` finds it, or null.
+template <class Find>
+int64_t tiles_rule(StepRule& r, Find find) {
   convolution_inputs(r);
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
-  const int64_t m = r.integer("m", 2, 16), kernel = w.shape[2], t = m + kernel - 1;
-  r.require(w.shape[3] == kernel && kernel <= 16 &&
-                find_winograd(r.p.isa, static_cast<int>(m), static_cast<int>(kernel)) != nullptr,
-            "there is no such Winograd form");
+  const TileForm* form = w.shape[2] <= kMostTile && w.shape[3] <= kMostTile ? find(w.shape[2], w.shape[3]) : nullptr;
+  r.require(form != nullptr, "there is no such form for this kernel");
   r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
   r.list("stride", 2, 1, 1);
   r.list("dilation", 2, 1, 1);
@@ -161,17 +163,34 @@ int64_t winograd_rule(StepRule& r) {
   r.word("split", {"tiles", "panels"});
   r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& padding = r.list("padding", 4, 0, kMostStep);
-  r.require(
-      out.h == in.h + padding[0] + padding[2] - kernel + 1 && out.w == in.w + padding[1] + padding[3] - kernel + 1,
-      "map and padding differ");
-  const int64_t tiles = bounded_product({out.n, (out.h + m - 1) / m, (out.w + m - 1) / m});
+  r.require(out.h == in.h + padding[0] + padding[2] - w.shape[2] + 1 &&
+                out.w == in.w + padding[1] + padding[3] - w.shape[3] + 1,
+            "map and padding differ");
+  const int64_t m_y = form->t_y - w.shape[2] + 1, m_x = form->t_x - w.shape[3] + 1;
+  const int64_t tiles = bounded_product({out.n, (out.h + m_y - 1) / m_y, (out.w + m_x - 1) / m_x});
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
-  const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = winograd_kernels(r.p.isa).panel;
+  const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = tile_kernels(r.p.isa).panel;
   // Of one thread, and of V or M: times two and all threads it is far from 64 bits.
-  r.require(bounded_product({t, t, chunk + kGroup, std::max<int64_t>(in.blocks, panel), r.p.lanes}) <= kMost,
+  r.require(bounded_product({form->freqs, chunk + kGroup, std::max<int64_t>(in.blocks, panel), r.p.lanes}) <= kMost,
             "'chunk' asks for too much scratch memory");
-  return packed_floats(r, static_cast<int64_t>(in.blocks) * r.p.lanes, bounded_product({t, t, out.blocks, r.p.lanes}),
-                       bounded_product({t, t, panel, r.p.lanes}));
+  return packed_floats(r, static_cast<int64_t>(in.blocks) * r.p.lanes,
+                       bounded_product({form->freqs, out.blocks, r.p.lanes}),
+                       bounded_product({form->freqs, panel, r.p.lanes}));
+}
+
+int64_t winograd_rule(StepRule& r) {
+  const int m = static_cast<int>(r.integer("m", 2, 16));
+  return tiles_rule(r, [&](int64_t kh, int64_t kw) -> const TileForm* {
+    const WinogradKernel* kernel = find_winograd(r.p.isa, m, static_cast<int>(kh), static_cast<int>(kw));
+    return kernel == nullptr ? nullptr : &kernel->form;
+  });
+}
+
+int64_t fft_rule(StepRule& r) {
+  const int64_t tile = r.integer("tile", 2, kMostTile);
+  return tiles_rule(r, [&](int64_t kh, int64_t kw) -> const TileForm* {
+    return std::max(kh, kw) > tile ? nullptr : find_fft(r.p.isa, static_cast<int>(tile));
+  });
 }
 
 int64_t amx_rule(StepRule& r) {

@@ -11,6 +11,7 @@ const std::map<std::string, Rule>& step_rules() {
       {"direct", direct_rule},
       {"transposed", transposed_rule},
       {"winograd", winograd_rule},
+      {"fft", fft_rule},
       {"amx", amx_rule},
       {"depthwise", depthwise_rule},
       {"pool", pool_rule},

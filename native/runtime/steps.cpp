@@ -4,7 +4,7 @@ namespace fastcnn {
 
 std::unique_ptr<Step> make_direct(const StepSpec&);
 std::unique_ptr<Step> make_transposed(const StepSpec&);
-std::unique_ptr<Step> make_winograd(const StepSpec&);
+std::unique_ptr<Step> make_tiles(const StepSpec&);
 std::unique_ptr<Step> make_amx(const StepSpec&);
 std::unique_ptr<Step> make_depthwise(const StepSpec&);
 std::unique_ptr<Step> make_pool(const StepSpec&);
@@ -30,7 +30,8 @@ static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
       {"direct", make_direct},
       {"transposed", make_transposed},
-      {"winograd", make_winograd},
+      {"winograd", make_tiles},
+      {"fft", make_tiles},
       {"amx", make_amx},
       {"depthwise", make_depthwise},
       {"pool", make_pool},

@@ -2,9 +2,9 @@
 
 namespace fastcnn {
 
-const WinogradKernels& winograd_kernels_avx2() {
-  static const WinogradKernels kernels = make_winograd<8, 6>(Isa::kAvx2);
-  return kernels;
+const WinogradForms& winograd_forms_avx2() {
+  static const WinogradForms forms = make_winograd<8>(Isa::kAvx2);
+  return forms;
 }
 
 }  // namespace fastcnn

@@ -2,9 +2,9 @@
 
 namespace fastcnn {
 
-const WinogradKernels& winograd_kernels_avx512() {
-  static const WinogradKernels kernels = make_winograd<16, 14>(Isa::kAvx512);
-  return kernels;
+const WinogradForms& winograd_forms_avx512() {
+  static const WinogradForms forms = make_winograd<16>(Isa::kAvx512);
+  return forms;
 }
 
 }  // namespace fastcnn

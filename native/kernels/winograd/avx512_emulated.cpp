@@ -2,9 +2,9 @@
 
 namespace fastcnn {
 
-const WinogradKernels& winograd_kernels_avx512_emulated() {
-  static const WinogradKernels kernels = make_winograd<16, 14>(Isa::kAvx512Emulated);
-  return kernels;
+const WinogradForms& winograd_forms_avx512_emulated() {
+  static const WinogradForms forms = make_winograd<16>(Isa::kAvx512Emulated);
+  return forms;
 }
 
 }  // namespace fastcnn

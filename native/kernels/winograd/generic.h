@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/simd.h"
+#include "kernels/tiles/finish.h"
 #include "kernels/winograd/matrices.h"
 #include "kernels/winograd/winograd.h"
 
@@ -99,11 +100,16 @@ constexpr int col_role(const double (&a)[ROWS][COLS], int j) {
 }
 
 template <class Form>
+struct GOf {
+  static constexpr int kRows = Form::w.T, kCols = Form::w.R;
+  static constexpr auto& a = Form::w.g;
+};
+template <class Form>
 struct BtOf {
   static constexpr int kRows = Form::w.T, kCols = Form::w.T;
   static constexpr auto& a = Form::w.bt;
 };
-// y = A x, for a matrix whose paired rows share an even and an odd half (BT).
+// y = A x, for a matrix whose paired rows share an even and an odd half (BT, G).
 template <int V, class A, class X, class Y>
 [[gnu::always_inline]] inline void apply_rows(X x, Y y) {
   unroll<A::kRows>([&](auto j) __attribute__((always_inline)) {
@@ -124,10 +130,10 @@ template <int V, class A, class X, class Y>
 }
 
 // y = AT x, for t vectors to m.
-template <int V, int M, class Form, class X, class Y>
+template <int V, class Form, class X, class Y>
 [[gnu::always_inline]] inline void apply_at(X x, Y y) {
   constexpr auto& w = Form::w;
-  constexpr int T = std::remove_cvref_t<decltype(w)>::T;
+  constexpr int T = w.T, M = w.M;
   Vec<V> z[T];  // for a pair of columns: their sum and difference
   unroll<T>([&](auto j) __attribute__((always_inline)) {
     constexpr int role = col_role(w.at, j);
@@ -153,168 +159,117 @@ template <int V, int M, class Form, class X, class Y>
   });
 }
 
-template <int V, int M, int R>
-void winograd_input(const float* in, ptrdiff_t row, ptrdiff_t pixel, float* out, ptrdiff_t freq_stride) {
-  using Form = WinogradForm<M, R>;
-  constexpr int T = M + R - 1;
-  alignas(64) float tmp[T * T * V];
+// Down: the form along a column, Across: along a row. WinogradForm<1, 1> leaves its axis alone.
+template <int V, class Down, class Across>
+void winograd_input(const TileInput& i) {
+  constexpr int TY = Down::w.T, TX = Across::w.T;
+  alignas(64) float tmp[TY * TX * V], edge[TY * TX * V];
+  const float* in = i.in;
+  ptrdiff_t row = i.row, pixel = i.pixel;
+  if (i.y0 > 0 || i.x0 > 0 || i.y1 < TY || i.x1 < TX) {
+    std::memset(edge, 0, sizeof edge);
+    for (int y = i.y0; y < i.y1; ++y) {
+      for (int x = i.x0; x < i.x1; ++x) store<V>(edge + (y * TX + x) * V, load<V>(in + y * row + x * pixel));
+    }
+    in = edge, row = TX * V, pixel = V;
+  }
 #pragma GCC unroll 1
-  for (int x = 0; x < T; ++x) {
-    apply_rows<V, BtOf<Form>>([&](auto k) __attribute__((always_inline)) { return load<V>(in + k * row + x * pixel); },
+  for (int x = 0; x < TX; ++x) {
+    apply_rows<V, BtOf<Down>>([&](auto k) __attribute__((always_inline)) { return load<V>(in + k * row + x * pixel); },
                               [&](auto j, Vec<V> v)
-                                  __attribute__((always_inline)) { store<V>(tmp + (j * T + x) * V, v); });
+                                  __attribute__((always_inline)) { store<V>(tmp + (j * TX + x) * V, v); });
   }
 #pragma GCC unroll 1
-  for (int i = 0; i < T; ++i) {
-    apply_rows<V, BtOf<Form>>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
-                              [&](auto j, Vec<V> v)
-                                  __attribute__((always_inline)) { store<V>(out + (i * T + j) * freq_stride, v); });
+  for (int y = 0; y < TY; ++y) {
+    apply_rows<V, BtOf<Across>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (y * TX + k) * V); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(i.out + (y * TX + j) * i.freq_stride, v); });
   }
 }
 
-// P tiles of a group of TILE times NV vectors of output channels. Two pointers and constant displacements only: the
-// loop is as many fused multiply-adds as the registers allow and the loads that feed them.
-template <int V, int TILE, int P, int NV>
-[[gnu::always_inline]] inline void product_tile(const float* v, const float* u, float* m, int blocks, bool add,
-                                                Ahead ahead) {
-  Vec<V> acc[P][NV] = {};
-  for (int cb = 0; cb < blocks; ++cb) {
-    ahead.visit();
-#pragma GCC unroll 16
-    for (int l = 0; l < V; ++l) {
-      Vec<V> w[NV];
-#pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) w[j] = load<V>(u + (l * NV + j) * V);
-#pragma GCC unroll 16
-      for (int i = 0; i < P; ++i) {
-        const Vec<V> x = splat<V>(v[i * V + l]);
-#pragma GCC unroll 16
-        for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
-      }
-    }
-    v += TILE * V;
-    u += V * NV * V;
+template <int V, class Down, class Across>
+void winograd_filter_tile(const TileFilter& f) {
+  constexpr int TY = Down::w.T, TX = Across::w.T, RX = Across::w.R;
+  alignas(64) float tmp[TY * RX * V];
+#pragma GCC unroll 1
+  for (int x = 0; x < RX; ++x) {
+    apply_rows<V, GOf<Down>>([&](auto k) __attribute__((always_inline)) { return load<V>(f.taps + (k * RX + x) * V); },
+                             [&](auto j, Vec<V> v)
+                                 __attribute__((always_inline)) { store<V>(tmp + (j * RX + x) * V, v); });
   }
-  if (add) {
-#pragma GCC unroll 16
-    for (int i = 0; i < P; ++i)
-#pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) acc[i][j] += load<V>(m + (i * NV + j) * V);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < P; ++i)
-#pragma GCC unroll 16
-    for (int j = 0; j < NV; ++j) store<V>(m + (i * NV + j) * V, acc[i][j]);
-}
-
-// A group of `count` tiles, found among P, P - 1, ... 1.
-template <int V, int TILE, int P, int NV>
-[[gnu::always_inline]] inline void product_group(const float* v, const WinogradProduct& p, float* m, int count,
-                                                 Ahead ahead) {
-  if constexpr (P > 0) {
-    if (count == P) {
-      product_tile<V, TILE, P, NV>(v, p.u, m, p.blocks, p.add, ahead);
-    } else {
-      product_group<V, TILE, P - 1, NV>(v, p, m, count, ahead);
-    }
+#pragma GCC unroll 1
+  for (int y = 0; y < TY; ++y) {
+    apply_rows<V, GOf<Across>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (y * RX + k) * V); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(f.out + (y * TX + j) * f.freq_stride, v); });
   }
 }
 
-template <int V, int TILE, int NV>
-void product_panel(const WinogradProduct& p) {
-  const float* v = p.v;
-  float* m = p.m;
-  const int groups = (p.tiles + p.group - 1) / p.group;
-  for (int g = 0, left = p.tiles; g < groups; ++g, left -= p.group) {
-    const int count = left < p.group ? left : p.group;
-    product_group<V, TILE, TILE, NV>(v, p, m, count, ahead_part(p.next, p.blocks, g, groups));
-    v += p.group_stride;
-    m += p.group * NV * V;
-  }
-}
-
-template <int V, int TILE>
-void product(const WinogradProduct& p) {
-  if (p.width == 2) {
-    product_panel<V, TILE, 2>(p);
-  } else {
-    product_panel<V, TILE, 1>(p);
-  }
-}
-
-// One row of a tile, in place: bias, residual, activation in their order.
-template <int V>
-[[gnu::noinline]] void finish(float* line, int pixels, const WinogradOutput& o, const float* residual) {
-  for (int pass = 0; pass < 2; ++pass) {
-    const bool add = residual != nullptr && o.act_before_residual == (pass == 1);
-    for (int j = 0; j < pixels; ++j) {
-      Vec<V> v = load<V>(line + j * V);
-      if (pass == 0 && o.bias != nullptr) v = v + load<V>(o.bias);
-      if (add) v = v + load<V>(residual + j * o.res_pixel);
-      store<V>(line + j * V, v);
-    }
-    if (pass == 0) activate_run<V>(line, pixels, *o.act, o.slope);
-  }
-}
-
-template <int V, int M, int R>
-void winograd_output(const float* in, ptrdiff_t freq_stride, const WinogradOutput& o) {
-  using Form = WinogradForm<M, R>;
-  constexpr int T = M + R - 1;
-  alignas(64) float tmp[M * T * V];
+template <int V, class Down, class Across>
+void winograd_output(const TileOutput& o) {
+  constexpr int TY = Down::w.T, TX = Across::w.T, MY = Down::w.M, MX = Across::w.M;
+  alignas(64) float tmp[MY * TX * V];
   const Vec<V> bias = o.bias != nullptr ? load<V>(o.bias) : Vec<V>{};
 #pragma GCC unroll 1
-  for (int x = 0; x < T; ++x) {
-    apply_at<V, M, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(in + (k * T + x) * freq_stride); },
-                         [&](auto i, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (i * T + x) * V, v); });
+  for (int x = 0; x < TX; ++x) {
+    apply_at<V, Down>([&](auto k)
+                          __attribute__((always_inline)) { return load<V>(o.in + (k * TX + x) * o.freq_stride); },
+                      [&](auto i, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (i * TX + x) * V, v); });
   }
+  static_cast<void>(TY);
   const bool simple = o.act->kind == Act::kClamp || o.act->kind == Act::kNone;
-  if (simple && o.rows == M && o.cols == M) {
+  if (simple && o.rows == MY && o.cols == MX) {
     const bool clamp = o.act->kind == Act::kClamp;
     const Vec<V> lo = splat<V>(clamp ? o.act->lo : -__builtin_inff()),
                  hi = splat<V>(clamp ? o.act->hi : __builtin_inff());
     const bool before = o.residual != nullptr && !o.act_before_residual;
     const bool after = o.residual != nullptr && o.act_before_residual;
 #pragma GCC unroll 1
-    for (int i = 0; i < M; ++i) {
+    for (int i = 0; i < MY; ++i) {
       float* out = o.out + i * o.row;
       const float* res = o.residual + (o.residual != nullptr ? i * o.res_row : 0);
-      apply_at<V, M, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
-                           [&](auto j, Vec<V> v) __attribute__((always_inline)) {
-                             v = v + bias;
-                             if (before) v = v + load<V>(res + j * o.res_pixel);
-                             v = min_nan<V>(hi, max_nan<V>(lo, v));
-                             if (after) v = v + load<V>(res + j * o.res_pixel);
-                             store<V>(out + j * o.pixel, v);
-                           });
+      apply_at<V, Across>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * TX + k) * V); },
+                          [&](auto j, Vec<V> v) __attribute__((always_inline)) {
+                            v = v + bias;
+                            if (before) v = v + load<V>(res + j * o.res_pixel);
+                            v = min_nan<V>(hi, max_nan<V>(lo, v));
+                            if (after) v = v + load<V>(res + j * o.res_pixel);
+                            store<V>(out + j * o.pixel, v);
+                          });
     }
     return;
   }
-  alignas(64) float line[M * V];
+  alignas(64) float line[MX * V];
 #pragma GCC unroll 1
   for (int i = 0; i < o.rows; ++i) {
-    apply_at<V, M, Form>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * T + k) * V); },
-                         [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(line + j * V, v); });
+    apply_at<V, Across>([&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (i * TX + k) * V); },
+                        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(line + j * V, v); });
     finish<V>(line, o.cols, o, o.residual == nullptr ? nullptr : o.residual + i * o.res_row);
     for (int j = 0; j < o.cols; ++j) store<V>(o.out + i * o.row + j * o.pixel, load<V>(line + j * V));
   }
 }
 
-template <int V, int M, int R>
-constexpr WinogradKernel winograd_form() {
-  return {M, R, M + R - 1, winograd_input<V, M, R>, winograd_output<V, M, R>};
+template <int V, int MY, int RY, int MX, int RX>
+WinogradKernel winograd_form() {
+  using Down = WinogradForm<MY, RY>;
+  using Across = WinogradForm<MX, RX>;
+  constexpr int TY = MY + RY - 1, TX = MX + RX - 1;
+  return {MY,
+          RY,
+          MX,
+          RX,
+          {TY, TX, TY * TX, 0, winograd_input<V, Down, Across>, winograd_output<V, Down, Across>,
+           winograd_filter_tile<V, Down, Across>}};
 }
 
-template <int V, int TILE>
-WinogradKernels make_winograd(Isa isa) {
-  return {isa,
-          V,
-          TILE,
-          2,
-          product<V, TILE>,
-          {winograd_form<V, 6, 3>(), winograd_form<V, 4, 3>(), winograd_form<V, 2, 3>(), winograd_form<V, 4, 5>(),
-           winograd_form<V, 2, 5>()},
-          5};
+template <int V>
+WinogradForms make_winograd(Isa isa) {
+  WinogradForms all;
+  all.isa = isa;
+#define FASTCNN_FORM(MY, RY, MX, RX) all.forms[all.count++] = winograd_form<V, MY, RY, MX, RX>();
+  FASTCNN_WINOGRAD_FORMS(FASTCNN_FORM)
+#undef FASTCNN_FORM
+  return all;
 }
 
 }  // namespace

@@ -35,9 +35,9 @@ constexpr Rational operator/(Rational a, Rational b) { return make(a.num * b.den
 constexpr Rational operator-(Rational a, Rational b) { return make(a.num * b.den - b.num * a.den, a.den * b.den); }
 constexpr double to_double(Rational a) { return static_cast<double>(a.num) / static_cast<double>(a.den); }
 
-template <int M, int R>
+template <int M_, int R_>
 struct WinogradMatrices {
-  static constexpr int T = M + R - 1;
+  static constexpr int M = M_, R = R_, T = M + R - 1;
   double at[M][T] = {}, g[T][R] = {}, bt[T][T] = {};
 };
 
@@ -79,8 +79,41 @@ inline constexpr Rational kPoints3[] = {{0, 1}, {1, 1}, {-1, 1}};
 inline constexpr Rational kPoints5[] = {{0, 1}, {1, 1}, {-1, 1}, {2, 1}, {-2, 1}};
 inline constexpr Rational kPoints7[] = {{0, 1}, {1, 1}, {-1, 1}, {1, 2}, {-1, 2}, {2, 1}, {-2, 1}};
 
+inline constexpr Rational kPoints9[] = {{0, 1}, {1, 1}, {-1, 1}, {1, 2}, {-1, 2}, {2, 1}, {-2, 1}, {-1, 4}, {4, 1}};
+
+// X(my, ry, mx, rx): the forms there are kernels for, square ones first.
+#define FASTCNN_WINOGRAD_FORMS(X) \
+  X(6, 3, 6, 3)                   \
+  X(4, 3, 4, 3)                   \
+  X(2, 3, 2, 3)                   \
+  X(4, 5, 4, 5)                   \
+  X(2, 5, 2, 5)                   \
+  X(1, 1, 6, 3)                   \
+  X(1, 1, 4, 3)                   \
+  X(1, 1, 2, 3)                   \
+  X(1, 1, 4, 5)                   \
+  X(1, 1, 2, 5)                   \
+  X(1, 1, 4, 7)                   \
+  X(1, 1, 2, 7)                   \
+  X(6, 3, 1, 1)                   \
+  X(4, 3, 1, 1)                   \
+  X(2, 3, 1, 1)                   \
+  X(4, 5, 1, 1)                   \
+  X(2, 5, 1, 1)                   \
+  X(4, 7, 1, 1)                   \
+  X(2, 7, 1, 1)
+
 template <int M, int R>
 struct WinogradForm;
+// One axis left alone.
+struct WinogradIdentity {
+  static constexpr int M = 1, R = 1, T = 1;
+  double at[1][1] = {{1.0}}, g[1][1] = {{1.0}}, bt[1][1] = {{1.0}};
+};
+template <>
+struct WinogradForm<1, 1> {
+  static constexpr WinogradIdentity w = {};
+};
 template <>
 struct WinogradForm<2, 3> {
   static constexpr WinogradMatrices<2, 3> w = winograd_matrices<2, 3>(kPoints3);
@@ -100,6 +133,14 @@ struct WinogradForm<2, 5> {
 template <>
 struct WinogradForm<4, 5> {
   static constexpr WinogradMatrices<4, 5> w = winograd_matrices<4, 5>(kPoints7);
+};
+template <>
+struct WinogradForm<2, 7> {
+  static constexpr WinogradMatrices<2, 7> w = winograd_matrices<2, 7>(kPoints7);
+};
+template <>
+struct WinogradForm<4, 7> {
+  static constexpr WinogradMatrices<4, 7> w = winograd_matrices<4, 7>(kPoints9);
 };
 
 }  // namespace fastcnn

@@ -2,9 +2,9 @@
 
 namespace fastcnn {
 
-const WinogradKernels& winograd_kernels_scalar() {
-  static const WinogradKernels kernels = make_winograd<8, 2>(Isa::kScalar);
-  return kernels;
+const WinogradForms& winograd_forms_scalar() {
+  static const WinogradForms forms = make_winograd<8>(Isa::kScalar);
+  return forms;
 }
 
 }  // namespace fastcnn

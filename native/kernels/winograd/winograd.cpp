@@ -1,83 +1,80 @@
 #include "kernels/winograd/winograd.h"
 
 #include <cstring>
-#include <stdexcept>
-#include <string>
-#include <type_traits>
 
 #include "kernels/winograd/matrices.h"
 
 namespace fastcnn {
 
-const WinogradKernels& winograd_kernels_scalar();
-const WinogradKernels& winograd_kernels_avx2();
-const WinogradKernels& winograd_kernels_avx512();
-const WinogradKernels& winograd_kernels_avx512_vnni();
-const WinogradKernels& winograd_kernels_avx512_emulated();
+const WinogradForms& winograd_forms_scalar();
+const WinogradForms& winograd_forms_avx2();
+const WinogradForms& winograd_forms_avx512();
+const WinogradForms& winograd_forms_avx512_vnni();
+const WinogradForms& winograd_forms_avx512_emulated();
 
-const WinogradKernels& winograd_kernels(Isa isa) { FASTCNN_ISA_LOOKUP(isa, winograd_kernels_) }
+const WinogradForms& winograd_forms(Isa isa) { FASTCNN_ISA_LOOKUP(isa, winograd_forms_) }
 
-const WinogradKernel* find_winograd(Isa isa, int m, int r) {
-  const WinogradKernels& all = winograd_kernels(isa);
+const WinogradKernel* find_winograd(Isa isa, int m, int kh, int kw) {
+  const WinogradForms& all = winograd_forms(isa);
   for (int i = 0; i < all.count; ++i) {
-    if (all.forms[i].m == m && all.forms[i].r == r) return &all.forms[i];
+    const WinogradKernel& k = all.forms[i];
+    if (k.r_y == kh && k.r_x == kw && k.m_y == (kh == 1 ? 1 : m) && k.m_x == (kw == 1 ? 1 : m)) return &k;
   }
   return nullptr;
 }
 
+namespace {
+
+struct Axis {
+  int m, r;
+  const double *at, *g, *bt;
+};
+
 template <int M, int R>
-static void filter(const float* g, double* u) {
+Axis axis() {
   constexpr auto& w = WinogradForm<M, R>::w;
-  constexpr int T = M + R - 1;
-  double tmp[T][R];
-  for (int i = 0; i < T; ++i) {
-    for (int x = 0; x < R; ++x) {
-      tmp[i][x] = 0;
-      for (int k = 0; k < R; ++k) tmp[i][x] += w.g[i][k] * static_cast<double>(g[k * R + x]);
+  return {M, R, &w.at[0][0], &w.g[0][0], &w.bt[0][0]};
+}
+
+const Axis* find_axis(int m, int r) {
+#define FASTCNN_AXES(MY, RY, MX, RX) axis<MY, RY>(), axis<MX, RX>(),
+  static const Axis all[] = {FASTCNN_WINOGRAD_FORMS(FASTCNN_AXES)};
+#undef FASTCNN_AXES
+  for (const Axis& a : all) {
+    if (a.m == m && a.r == r) return &a;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void winograd_filter(const WinogradKernel& kernel, const float* g, double* u) {
+  const Axis &down = *find_axis(kernel.m_y, kernel.r_y), &across = *find_axis(kernel.m_x, kernel.r_x);
+  const int ty = kernel.form.t_y, tx = kernel.form.t_x, ry = kernel.r_y, rx = kernel.r_x;
+  double tmp[16 * 16];
+  for (int i = 0; i < ty; ++i) {
+    for (int x = 0; x < rx; ++x) {
+      tmp[i * rx + x] = 0;
+      for (int k = 0; k < ry; ++k) tmp[i * rx + x] += down.g[i * ry + k] * static_cast<double>(g[k * rx + x]);
     }
   }
-  for (int i = 0; i < T; ++i) {
-    for (int j = 0; j < T; ++j) {
+  for (int i = 0; i < ty; ++i) {
+    for (int j = 0; j < tx; ++j) {
       double sum = 0;
-      for (int k = 0; k < R; ++k) sum += tmp[i][k] * w.g[j][k];
-      u[i * T + j] = sum;
+      for (int k = 0; k < rx; ++k) sum += tmp[i * rx + k] * across.g[j * rx + k];
+      u[i * tx + j] = sum;
     }
-  }
-}
-
-template <int M, int R>
-static void copy(double* at, double* g, double* bt) {
-  constexpr auto& w = WinogradForm<M, R>::w;
-  std::memcpy(at, w.at, sizeof w.at);
-  std::memcpy(g, w.g, sizeof w.g);
-  std::memcpy(bt, w.bt, sizeof w.bt);
-}
-
-// Calls f(M, R) as integral constants if there is such a form.
-template <class F>
-static bool with_form(int m, int r, F f) {
-  const auto is = [&](auto mm, auto rr) {
-    if (m != mm || r != rr) return false;
-    f(mm, rr);
-    return true;
-  };
-  using std::integral_constant;
-  return is(integral_constant<int, 2>{}, integral_constant<int, 3>{}) ||
-         is(integral_constant<int, 4>{}, integral_constant<int, 3>{}) ||
-         is(integral_constant<int, 6>{}, integral_constant<int, 3>{}) ||
-         is(integral_constant<int, 2>{}, integral_constant<int, 5>{}) ||
-         is(integral_constant<int, 4>{}, integral_constant<int, 5>{});
-}
-
-void winograd_filter(int m, int r, const float* g, double* u) {
-  const bool known = with_form(m, r, [&](auto mm, auto rr) { filter<mm, rr>(g, u); });
-  if (!known) {
-    throw std::invalid_argument("no Winograd form F(" + std::to_string(m) + ", " + std::to_string(r) + ")");
   }
 }
 
 bool winograd_matrices_copy(int m, int r, double* at, double* g, double* bt) {
-  return with_form(m, r, [&](auto mm, auto rr) { copy<mm, rr>(at, g, bt); });
+  const Axis* found = find_axis(m, r);
+  if (found == nullptr) return false;
+  const size_t mm = static_cast<size_t>(m), rr = static_cast<size_t>(r), t = mm + rr - 1;
+  std::memcpy(at, found->at, sizeof(double) * mm * t);
+  std::memcpy(g, found->g, sizeof(double) * t * rr);
+  std::memcpy(bt, found->bt, sizeof(double) * t * t);
+  return true;
 }
 
 }  // namespace fastcnn

@@ -55,8 +55,8 @@ def _amx(isa: str) -> str:
 
 
 @lru_cache
-def _winograd_tiles(isa: str) -> int:
-    return int(_native.winograd_tiles(isa))
+def _tile_group(isa: str) -> int:
+    return int(_native.tile_group(isa))
 
 
 def make_target(isa: str, threads: int, *, weight_bytes: int | None = None) -> Target:
@@ -289,7 +289,7 @@ def winograd_candidates(
     relaxed: bool,
 ) -> list[Candidate]:
     """F(m, kernel) where it saves multiplications, tiles or output channels split between threads."""
-    tile = _winograd_tiles(target.isa)
+    tile = _tile_group(target.isa)
     scored = []
     for m in FORMS.get(kernel, ()):
         t = m + kernel - 1

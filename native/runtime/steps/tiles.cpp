@@ -1,4 +1,7 @@
-// Stride-1 convolution by Winograd tiles, fused per chunk of tiles so that V and M stay in cache.
+// Stride-1 convolution by transformed tiles (kernels/tiles), fused per chunk of tiles so that V and M stay in cache.
+//
+// op "winograd": F(m, r) along both axes, or along the one that has more than one tap. op "fft": tiles of `tile` points
+// along both axes, for any kernel that fits.
 //
 // split "tiles": every thread has its own tiles and its own V and M; no synchronisation.
 // split "panels": threads transform shares of the input into one V, wait, then take shares of the output channels; for
@@ -7,6 +10,7 @@
 // weights "i16": spectra in 16 bits, expanded a piece at a time into L1; for layers that wait for their weights.
 #include <algorithm>
 
+#include "kernels/fft/fft.h"
 #include "kernels/winograd/winograd.h"
 #include "runtime/step.h"
 #include "runtime/steps/rounding.h"
@@ -16,24 +20,34 @@ namespace {
 
 constexpr int kSkew = 16;  // floats: keeps frequency strides off powers of two
 
-class WinogradStep final : public Step {
+class TileStep final : public Step {
  public:
-  explicit WinogradStep(const StepSpec& spec)
+  explicit TileStep(const StepSpec& spec)
       : in_(spec.in.at(0)),
-        kernels_(winograd_kernels(spec.isa)),
+        kernels_(tile_kernels(spec.isa)),
         unpack_(unpack_kernels(spec.isa)),
         lanes_(kernels_.lanes) {
     out = spec.out;
-    const int m = static_cast<int>(spec.integer("m"));
     const FloatArray& w = spec.weight("weight");
-    if (w.shape.size() != 4 || w.shape[2] != w.shape[3] || !in_.blocked) {
-      throw std::invalid_argument("winograd: needs a square kernel and a blocked input");
+    if (w.shape.size() != 4 || !in_.blocked) throw std::invalid_argument(spec.op + ": needs a blocked input");
+    kh_ = static_cast<int>(w.shape[2]), kw_ = static_cast<int>(w.shape[3]);
+    const std::string kernel = std::to_string(kh_) + " x " + std::to_string(kw_);
+    if (spec.op == "winograd") {
+      const int m = static_cast<int>(spec.integer("m"));
+      winograd_ = find_winograd(spec.isa, m, kh_, kw_);
+      if (winograd_ == nullptr) {
+        throw std::invalid_argument("winograd: there is no form of m = " + std::to_string(m) + " for kernels of " +
+                                    kernel);
+      }
+      form_ = &winograd_->form;
+    } else {
+      const int tile = static_cast<int>(spec.integer("tile"));
+      form_ = find_fft(spec.isa, tile);
+      if (form_ == nullptr || kh_ > tile || kw_ > tile) {
+        throw std::invalid_argument("fft: there is no tile of " + std::to_string(tile) + " for kernels of " + kernel);
+      }
     }
-    form_ = find_winograd(spec.isa, m, static_cast<int>(w.shape[2]));
-    if (form_ == nullptr) {
-      throw std::invalid_argument("winograd: there is no form F(" + std::to_string(m) + ", " +
-                                  std::to_string(w.shape[2]) + ")");
-    }
+    m_y_ = form_->t_y - kh_ + 1, m_x_ = form_->t_x - kw_ + 1;
     epilogue_ = parse_epilogue(spec, out.blocks, lanes_);
     if (epilogue_.has_residual) residual_ = spec.in.at(1);
     chunk_ = static_cast<int>(spec.integer("chunk"));
@@ -42,9 +56,9 @@ class WinogradStep final : public Step {
     const auto& padding = spec.list("padding", 4);
     pad_top_ = static_cast<int>(padding[0]);
     pad_left_ = static_cast<int>(padding[1]);
-    tiles_y_ = (out.h + m - 1) / m;
-    tiles_x_ = (out.w + m - 1) / m;
-    if (chunk_ < 1) throw std::invalid_argument("winograd: chunk must be positive");
+    tiles_y_ = (out.h + m_y_ - 1) / m_y_;
+    tiles_x_ = (out.w + m_x_ - 1) / m_x_;
+    if (chunk_ < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
     chunk_ = (chunk_ + kernels_.tile - 1) / kernels_.tile * kernels_.tile;  // whole groups, as cut() makes them
     pack(w);
     group_stride_ = static_cast<ptrdiff_t>(in_.blocks) * kernels_.tile * lanes_;
@@ -53,21 +67,28 @@ class WinogradStep final : public Step {
   }
 
   std::string kernel() const override {
-    const std::string m = std::to_string(form_->m), r = std::to_string(form_->r);
-    return std::string(i16_ ? "winograd_i16_f" : "winograd_f32_f") + m + "x" + m + "k" + r + "x" + r + "_" +
-           isa_name(kernels_.isa);
+    const auto by = [](int y, int x) { return std::to_string(y).append("x").append(std::to_string(x)); };
+    const std::string tile = winograd_ == nullptr ? by(form_->t_y, form_->t_x) : by(m_y_, m_x_);
+    return std::string(winograd_ == nullptr ? "fft_" : "winograd_")
+        .append(i16_ ? "i16_" : "f32_")
+        .append(winograd_ == nullptr ? "t" : "f")
+        .append(tile)
+        .append("k")
+        .append(by(kh_, kw_))
+        .append("_")
+        .append(isa_name(kernels_.isa));
   }
   size_t weight_bytes() const override {
     return weights_.size() * sizeof(float) + rounded_.bytes() + epilogue_.bytes();
   }
   size_t scratch_floats(int threads) const override {
-    const size_t freqs = static_cast<size_t>(form_->t) * form_->t;
+    const size_t freqs = static_cast<size_t>(form_->freqs);
     const size_t v = freqs * static_cast<size_t>(v_stride_);
     return (split_panels_ ? v : v * static_cast<size_t>(threads)) + own_floats() * static_cast<size_t>(threads);
   }
 
   void run(const RunContext& ctx) const override {
-    const size_t freqs = static_cast<size_t>(form_->t) * form_->t;
+    const size_t freqs = static_cast<size_t>(form_->freqs);
     const size_t v_size = freqs * static_cast<size_t>(v_stride_), own = own_floats();
     const int tiles = out.n * tiles_y_ * tiles_x_;
     if (!split_panels_) {
@@ -79,7 +100,7 @@ class WinogradStep final : public Step {
       for (int64_t k = 0; k < chunks; ++k) {
         const int t0 = static_cast<int>(begin + cut(end - begin, k, chunks));
         const int t1 = static_cast<int>(begin + cut(end - begin, k + 1, chunks));
-        for (int cb = 0; cb < in_.blocks; ++cb) transform(ctx, v, t0, t1, cb);
+        for (int cb = 0; cb < in_.blocks; ++cb) transform(ctx, v, m, t0, t1, cb);
         multiply(ctx, v, m, t0, t1, 0, out.blocks, k + 1 < chunks ? opening(ctx.thread, ctx.threads) : after(ctx));
       }
       return;
@@ -94,7 +115,7 @@ class WinogradStep final : public Step {
       const int t1 = static_cast<int>(cut(tiles, k + 1, chunks));
       int64_t cb0, cb1;
       ctx.part(in_.blocks, cb0, cb1);
-      for (int64_t cb = cb0; cb < cb1; ++cb) transform(ctx, v, t0, t1, static_cast<int>(cb));
+      for (int64_t cb = cb0; cb < cb1; ++cb) transform(ctx, v, m, t0, t1, static_cast<int>(cb));
       ctx.sync();
       multiply(ctx, v, m, t0, t1, static_cast<int>(block0), static_cast<int>(block1),
                k + 1 < chunks ? opening(ctx.thread, ctx.threads) : after(ctx));
@@ -106,7 +127,7 @@ class WinogradStep final : public Step {
     int64_t block = 0, stop = out.blocks;
     if (split_panels_) RunContext::part_of(thread, threads, out.blocks, block, stop, kernels_.panel);
     if (block >= stop) return {};
-    const size_t column = static_cast<size_t>(block) * lanes_ * form_->t * form_->t;
+    const size_t column = static_cast<size_t>(block) * lanes_ * static_cast<size_t>(form_->freqs);
     const ptrdiff_t rows = static_cast<ptrdiff_t>(in_.blocks) * lanes_;
     const ptrdiff_t count = rows * std::min<int64_t>(kernels_.panel, stop - block) * lanes_;
     if (i16_) return {rounded_.codes(column), 2 * count};
@@ -114,40 +135,62 @@ class WinogradStep final : public Step {
   }
 
  private:
-  // M and a piece of expanded weights: what each thread has for itself.
-  size_t own_floats() const {
-    return static_cast<size_t>(form_->t) * form_->t * static_cast<size_t>(m_stride_) + (i16_ ? kPiece : 0);
-  }
+  // M, a piece of expanded weights and workspace: what each thread has for itself.
+  size_t own_floats() const { return m_floats() + (i16_ ? kPiece : 0) + form_->work; }
+  size_t m_floats() const { return static_cast<size_t>(form_->freqs) * static_cast<size_t>(m_stride_); }
 
   // [panel][frequency][C][panel width]
   void pack(const FloatArray& w) {
-    const int V = lanes_, t = form_->t, taps = form_->r * form_->r;
-    const int64_t in_c = in_.c, out_c = out.c;
-    const size_t freqs = static_cast<size_t>(t) * t, rows = static_cast<size_t>(in_.blocks) * V;
-    Buffer panel;
+    const int V = lanes_;
+    const size_t freqs = static_cast<size_t>(form_->freqs), rows = static_cast<size_t>(in_.blocks) * V;
+    Buffer panel, work(form_->work);
     if (i16_) {
       rounded_ = RoundedWeights(rows, freqs * out.blocks * V);
       panel = Buffer(freqs * rows * kernels_.panel * V);
     } else {
       weights_ = Buffer(freqs * rows * out.blocks * V);
     }
-    std::vector<double> u(freqs);
     for (int b = 0; b < out.blocks; b += kernels_.panel) {
-      const size_t width = static_cast<size_t>(std::min(kernels_.panel, out.blocks - b)) * V;
+      const int vectors = std::min(kernels_.panel, out.blocks - b);
+      const size_t width = static_cast<size_t>(vectors) * V;
       const size_t column = freqs * b * V;  // of the panel's first matrix
       if (i16_) std::fill(panel.data(), panel.data() + panel.size(), 0.0f);
       float* to = i16_ ? panel.data() : weights_.data() + rows * column;
-      for (int64_t k = 0; k < static_cast<int64_t>(width) && b * V + k < out_c; ++k) {
-        for (int64_t c = 0; c < in_c; ++c) {
-          winograd_filter(form_->m, form_->r, w.data + ((b * V + k) * in_c + c) * taps, u.data());
-          float* entry = to + static_cast<size_t>(c) * width + k;
-          for (size_t q = 0; q < freqs; ++q) entry[q * rows * width] = static_cast<float>(u[q]);
+      for (int j = 0; j < vectors; ++j) {
+        for (int c = 0; c < in_.c; ++c) {
+          spectra(w, b + j, c, work.data(), to + static_cast<size_t>(c) * width + j * V, rows * width);
         }
       }
       for (size_t q = 0; i16_ && q < freqs; ++q) {
         rounded_.round(to + q * rows * width, column + q * width, width);
       }
     }
+  }
+
+  // Of the filters of one output channel block and input channel c, freq_stride floats from one frequency to the next.
+  // Winograd's in double: its matrices cancel.
+  void spectra(const FloatArray& w, int block, int c, float* work, float* to, size_t freq_stride) const {
+    const int V = lanes_, taps = kh_ * kw_, first = block * V, count = std::min(V, out.c - first);
+    const auto filter = [&](int k) { return w.data + (static_cast<size_t>(first + k) * in_.c + c) * taps; };
+    if (winograd_ != nullptr) {
+      double u[16 * 16];
+      for (int k = 0; k < count; ++k) {
+        winograd_filter(*winograd_, filter(k), u);
+        for (int q = 0; q < form_->freqs; ++q) to[q * freq_stride + k] = static_cast<float>(u[q]);
+      }
+      return;
+    }
+    alignas(64) float beside[64 * 64 * 16];
+    for (int i = 0; i < taps; ++i) {
+      for (int k = 0; k < V; ++k) beside[i * V + k] = k < count ? filter(k)[i] : 0.0f;
+    }
+    TileFilter f;
+    f.taps = beside;
+    f.kh = kh_, f.kw = kw_;
+    f.out = to;
+    f.freq_stride = static_cast<ptrdiff_t>(freq_stride);
+    f.work = work;
+    form_->filter(f);
   }
 
   // Where chunk k of `chunks` begins: equal chunks rather than full ones and a rest, in whole register tiles.
@@ -163,29 +206,22 @@ class WinogradStep final : public Step {
   }
 
   // Input tiles t0 ... t1 of one channel block into V.
-  void transform(const RunContext& ctx, float* v, int t0, int t1, int cb) const {
-    const int m = form_->m, t = form_->t, V = lanes_, group = group_of(t1 - t0);
-    alignas(64) float edge[8 * 8 * 16];
+  void transform(const RunContext& ctx, float* v, float* own, int t0, int t1, int cb) const {
+    const int V = lanes_, group = group_of(t1 - t0);
     const float* base = ctx.at(in_) + cb * in_.plane;
+    TileInput tile;
+    tile.row = in_.row;
+    tile.pixel = V;
+    tile.freq_stride = v_stride_;
+    tile.work = own + m_floats() + (i16_ ? kPiece : 0);
     int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
     for (int i = t0; i < t1; ++i) {
-      const int k = i - t0;
-      float* to = v + k / group * group_stride_ + (cb * kernels_.tile + k % group) * V;
-      const int iy = y * m - pad_top_, ix = x * m - pad_left_;
-      const float* from = base + n * in_.image + iy * in_.row + ix * V;
-      if (iy >= -in_.top && ix >= -in_.left && iy + t <= in_.h + in_.bottom && ix + t <= in_.w + in_.right) {
-        form_->input(from, in_.row, V, to, v_stride_);
-      } else {
-        // The tile hangs over the buffer: copy what lies in the map, zeros around it.
-        std::memset(edge, 0, sizeof(float) * static_cast<size_t>(t * t * V));
-        const int y0 = std::max(0, -iy), y1 = std::min(t, in_.h - iy);
-        const int x0 = std::max(0, -ix), x1 = std::min(t, in_.w - ix);
-        for (int r = y0; r < y1 && x1 > x0; ++r) {
-          std::memcpy(edge + (r * t + x0) * V, from + r * in_.row + x0 * V,
-                      sizeof(float) * static_cast<size_t>((x1 - x0) * V));
-        }
-        form_->input(edge, static_cast<ptrdiff_t>(t) * V, V, to, v_stride_);
-      }
+      const int k = i - t0, iy = y * m_y_ - pad_top_, ix = x * m_x_ - pad_left_;
+      tile.out = v + k / group * group_stride_ + (cb * kernels_.tile + k % group) * V;
+      tile.in = base + n * in_.image + iy * in_.row + ix * V;
+      tile.y0 = std::max(0, -in_.top - iy), tile.y1 = std::min(form_->t_y, in_.h + in_.bottom - iy);
+      tile.x0 = std::max(0, -in_.left - ix), tile.x1 = std::min(form_->t_x, in_.w + in_.right - ix);
+      form_->input(tile);
       if (++x == tiles_x_) {
         x = 0;
         if (++y == tiles_y_) y = 0, ++n;
@@ -197,13 +233,13 @@ class WinogradStep final : public Step {
   // `next`: what is read after that.
   void multiply(const RunContext& ctx, const float* v, float* mbuf, int t0, int t1, int block0, int block1,
                 Region next) const {
-    const int m = form_->m, freqs = form_->t * form_->t, V = lanes_;
+    const int freqs = form_->freqs, V = lanes_;
     const ptrdiff_t steps = static_cast<ptrdiff_t>(in_.blocks) * V;
     const float* out_base = ctx.at(out);
     const float* res_base = epilogue_.has_residual ? ctx.at(residual_) : nullptr;
     for (int b = block0; b < block1;) {
       const int width = std::min(kernels_.panel, out.blocks - b);
-      WinogradProduct p;
+      TileProduct p;
       p.group_stride = group_stride_;
       p.tiles = t1 - t0;
       p.group = group_of(p.tiles);
@@ -232,7 +268,9 @@ class WinogradStep final : public Step {
           kernels_.product(p);
         }
       }
-      WinogradOutput o;
+      TileOutput o;
+      o.freq_stride = m_stride_;
+      o.work = mbuf + m_floats() + (i16_ ? kPiece : 0);
       o.row = out.row;
       o.pixel = V;
       o.res_row = residual_.row;
@@ -241,17 +279,18 @@ class WinogradStep final : public Step {
       o.act_before_residual = epilogue_.act_before_residual;
       int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
       for (int i = t0; i < t1; ++i) {
-        o.rows = std::min(m, out.h - y * m);
-        o.cols = std::min(m, out.w - x * m);
+        o.rows = std::min(m_y_, out.h - y * m_y_);
+        o.cols = std::min(m_x_, out.w - x * m_x_);
         for (int j = 0; j < width; ++j) {
           const ptrdiff_t block = b + j;
-          o.out = const_cast<float*>(out_base) + n * out.image + block * out.plane + y * m * out.row + x * m * V;
+          o.out = const_cast<float*>(out_base) + n * out.image + block * out.plane + y * m_y_ * out.row + x * m_x_ * V;
           o.residual = res_base == nullptr ? nullptr
                                            : res_base + n * residual_.image + block * residual_.plane +
-                                                 y * m * residual_.row + x * m * V;
+                                                 y * m_y_ * residual_.row + x * m_x_ * V;
           o.bias = epilogue_.bias.size() != 0 ? epilogue_.bias.data() + block * V : nullptr;
           o.slope = epilogue_.act.slope != nullptr ? epilogue_.act.slope + block * V : nullptr;
-          form_->output(mbuf + (static_cast<ptrdiff_t>(i - t0) * width + j) * V, m_stride_, o);
+          o.in = mbuf + (static_cast<ptrdiff_t>(i - t0) * width + j) * V;
+          form_->output(o);
         }
         if (++x == tiles_x_) {
           x = 0;
@@ -265,20 +304,21 @@ class WinogradStep final : public Step {
   static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
 
   Tensor in_, residual_;
-  const WinogradKernels& kernels_;
+  const TileKernels& kernels_;
   const UnpackKernels& unpack_;
-  const WinogradKernel* form_ = nullptr;
+  const WinogradKernel* winograd_ = nullptr;  // null: by FFT
+  const TileForm* form_ = nullptr;
   int lanes_;
   Epilogue epilogue_;
   Buffer weights_;
   RoundedWeights rounded_;
-  int chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
+  int kh_ = 1, kw_ = 1, m_y_ = 1, m_x_ = 1, chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
   ptrdiff_t group_stride_ = 0, v_stride_ = 0, m_stride_ = 0;
   bool split_panels_ = false, i16_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<Step> make_winograd(const StepSpec& spec) { return std::make_unique<WinogradStep>(spec); }
+std::unique_ptr<Step> make_tiles(const StepSpec& spec) { return std::make_unique<TileStep>(spec); }
 
 }  // namespace fastcnn

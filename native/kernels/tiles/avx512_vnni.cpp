@@ -1,0 +1,10 @@
+#include "kernels/tiles/generic.h"
+
+namespace fastcnn {
+
+const TileKernels& tile_kernels_avx512_vnni() {
+  static const TileKernels kernels = make_tiles<16, 14>(Isa::kAvx512Vnni);
+  return kernels;
+}
+
+}  // namespace fastcnn

@@ -1,0 +1,86 @@
+// The product of all forms: per frequency, tiles by output channels over input channels. Included once per ISA.
+#pragma once
+
+#include "base/simd.h"
+#include "kernels/tiles/tiles.h"
+
+namespace fastcnn {
+namespace {
+
+// P tiles of a group of TILE times NV vectors of output channels. Two pointers and constant displacements only: the
+// loop is as many fused multiply-adds as the registers allow and the loads that feed them.
+template <int V, int TILE, int P, int NV>
+[[gnu::always_inline]] inline void product_tile(const float* v, const float* u, float* m, int blocks, bool add,
+                                                Ahead ahead) {
+  Vec<V> acc[P][NV] = {};
+  for (int cb = 0; cb < blocks; ++cb) {
+    ahead.visit();
+#pragma GCC unroll 16
+    for (int l = 0; l < V; ++l) {
+      Vec<V> w[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) w[j] = load<V>(u + (l * NV + j) * V);
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) {
+        const Vec<V> x = splat<V>(v[i * V + l]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
+      }
+    }
+    v += TILE * V;
+    u += V * NV * V;
+  }
+  if (add) {
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) acc[i][j] += load<V>(m + (i * NV + j) * V);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) store<V>(m + (i * NV + j) * V, acc[i][j]);
+}
+
+// A group of `count` tiles, found among P, P - 1, ... 1.
+template <int V, int TILE, int P, int NV>
+[[gnu::always_inline]] inline void product_group(const float* v, const TileProduct& p, float* m, int count,
+                                                 Ahead ahead) {
+  if constexpr (P > 0) {
+    if (count == P) {
+      product_tile<V, TILE, P, NV>(v, p.u, m, p.blocks, p.add, ahead);
+    } else {
+      product_group<V, TILE, P - 1, NV>(v, p, m, count, ahead);
+    }
+  }
+}
+
+template <int V, int TILE, int NV>
+void product_panel(const TileProduct& p) {
+  const float* v = p.v;
+  float* m = p.m;
+  const int groups = (p.tiles + p.group - 1) / p.group;
+  for (int g = 0, left = p.tiles; g < groups; ++g, left -= p.group) {
+    const int count = left < p.group ? left : p.group;
+    product_group<V, TILE, TILE, NV>(v, p, m, count, ahead_part(p.next, p.blocks, g, groups));
+    v += p.group_stride;
+    m += p.group * NV * V;
+  }
+}
+
+template <int V, int TILE>
+void product(const TileProduct& p) {
+  if (p.width == 2) {
+    product_panel<V, TILE, 2>(p);
+  } else {
+    product_panel<V, TILE, 1>(p);
+  }
+}
+
+template <int V, int TILE>
+TileKernels make_tiles(Isa isa) {
+  return {isa, V, TILE, 2, product<V, TILE>};
+}
+
+}  // namespace
+}  // namespace fastcnn
