@@ -37,8 +37,8 @@ def checked_coefficients(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def python_integers(name: str, values: npt.ArrayLike) -> list[int]:
-    """Return integer coefficients as Python's integers.
+def integer_coefficients(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return integer coefficients as an array of int64, of uint64, or of Python's integers.
 
     Raises
     ------
@@ -50,7 +50,12 @@ def python_integers(name: str, values: npt.ArrayLike) -> list[int]:
     array = checked_coefficients(name, values)
     if array.dtype.kind not in "iuO":
         raise TypeError(f"{name} holds {array.dtype}: exact transforms take integers, polynomial_multiply others too")
-    return [int(value) for value in array.tolist()]
+    return array.astype({"i": np.int64, "u": np.uint64, "O": object}[array.dtype.kind])
+
+
+def largest_magnitude(array: npt.NDArray[Any]) -> int:
+    """Largest absolute value of integers, as one of Python's: the smallest int64 has none in its own type."""
+    return max(abs(int(array.min())), abs(int(array.max())))
 
 
 def norm(array: npt.NDArray[Any]) -> float:

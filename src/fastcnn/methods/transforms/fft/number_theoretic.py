@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import isqrt, prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.methods.transforms.fft.coefficients import python_integers
+from fastcnn.methods.transforms.fft.coefficients import integer_coefficients, largest_magnitude
 from fastcnn.methods.transforms.fft.radix2 import bit_reversal
 
 I64 = npt.NDArray[np.int64]
@@ -59,9 +60,9 @@ def number_theoretic_transform(x: npt.ArrayLike, modulus: int = MODULUS) -> I64:
     >>> number_theoretic_transform([1, 1]).tolist()
     [2, 0]
     """
-    values = _residues("x", x, modulus)
-    _check_length(len(values))
-    return _transform(values, modulus, _root(modulus, len(values)))
+    values = integer_coefficients("x", x)
+    root = _root(modulus, len(values))
+    return _transform(_residues(values, modulus), modulus, root)
 
 
 def inverse_number_theoretic_transform(spectrum: npt.ArrayLike, modulus: int = MODULUS) -> I64:
@@ -72,11 +73,9 @@ def inverse_number_theoretic_transform(spectrum: npt.ArrayLike, modulus: int = M
     >>> inverse_number_theoretic_transform([2, 0]).tolist()
     [1, 1]
     """
-    values = _residues("spectrum", spectrum, modulus)
-    n = len(values)
-    _check_length(n)
-    back = _transform(values, modulus, pow(_root(modulus, n), -1, modulus))
-    return back * pow(n, -1, modulus) % modulus
+    values = integer_coefficients("spectrum", spectrum)
+    inverse_root = pow(_root(modulus, len(values)), -1, modulus)
+    return _transform(_residues(values, modulus), modulus, inverse_root) * pow(len(values), -1, modulus) % modulus
 
 
 def polynomial_multiply_modular(a: npt.ArrayLike, b: npt.ArrayLike, modulus: int = MODULUS) -> I64:
@@ -106,14 +105,8 @@ def polynomial_multiply_modular(a: npt.ArrayLike, b: npt.ArrayLike, modulus: int
     >>> polynomial_multiply_modular([1, -1], [1, 1]).tolist()
     [1, 0, 998244352]
     """
-    first, second = _residues("a", a, modulus), _residues("b", b, modulus)
-    wanted = len(first) + len(second) - 1
-    length = 1 << (wanted - 1).bit_length()
-    _check_length(length)
-    root = _root(modulus, length)
-    spectra = [_transform(np.pad(x, (0, length - len(x))), modulus, root) for x in (first, second)]
-    back = _transform(spectra[0] * spectra[1] % modulus, modulus, pow(root, -1, modulus))
-    return back[:wanted] * pow(length, -1, modulus) % modulus
+    first, second = integer_coefficients("a", a), integer_coefficients("b", b)
+    return _product(first, second, modulus)
 
 
 def polynomial_multiply_exact(a: npt.ArrayLike, b: npt.ArrayLike) -> list[int]:
@@ -145,15 +138,15 @@ def polynomial_multiply_exact(a: npt.ArrayLike, b: npt.ArrayLike) -> list[int]:
     >>> polynomial_multiply_exact([10**20, 1], [10**20, -1])
     [10000000000000000000000000000000000000000, 0, -1]
     """
-    first, second = python_integers("a", a), python_integers("b", b)
-    largest = min(len(first), len(second)) * max(map(abs, first)) * max(map(abs, second))
+    first, second = integer_coefficients("a", a), integer_coefficients("b", b)
+    largest = min(len(first), len(second)) * largest_magnitude(first) * largest_magnitude(second)
     chosen = _enough_primes(2 * largest + 1)
     whole = prod(chosen)
     total = np.zeros(len(first) + len(second) - 1, object)
     for p in chosen:
         others = whole // p
         # This term is the residue modulo p and 0 modulo every other prime.
-        residues = polynomial_multiply_modular(first, second, p) * pow(others, -1, p) % p
+        residues = _product(first, second, p) * pow(others, -1, p) % p
         total += residues.astype(object) * others
     # Residues 0 ... whole - 1 stand for -whole / 2 ... whole / 2.
     return [value - whole if 2 * value > whole else value for value in (total % whole).tolist()]
@@ -182,9 +175,23 @@ def _enough_primes(bound: int) -> tuple[int, ...]:
 
 
 def _root(p: int, n: int) -> int:
-    """A number of order n modulo p, n a power of two: powers of one that is no square."""
+    """A number of order n modulo p: a power of one that is no square. Checks p and n, so it comes before any work."""
+    if p not in primes():
+        raise ValueError(f"modulus={p!r} is not supported: choose one of primes(), such as {MODULUS}")
+    if n & (n - 1) or n > MAX_LENGTH:
+        raise ValueError(f"a transform of {n} values is not supported: it must be a power of two, at most {MAX_LENGTH}")
     non_square = next(g for g in range(2, p) if pow(g, (p - 1) // 2, p) == p - 1)
     return pow(non_square, (p - 1) // n, p)
+
+
+def _product(a: npt.NDArray[Any], b: npt.NDArray[Any], p: int) -> I64:
+    """Product of polynomials modulo p: values at the powers of a root, multiplied, and interpolated."""
+    wanted = len(a) + len(b) - 1
+    length = 1 << (wanted - 1).bit_length()
+    root = _root(p, length)
+    spectra = [_transform(np.pad(_residues(x, p), (0, length - len(x))), p, root) for x in (a, b)]
+    back = _transform(spectra[0] * spectra[1] % p, p, pow(root, -1, p))
+    return back[:wanted] * pow(length, -1, p) % p
 
 
 def _transform(x: I64, p: int, root: int) -> I64:
@@ -208,12 +215,5 @@ def _powers(root: int, count: int, p: int) -> I64:
     return powers
 
 
-def _residues(name: str, values: npt.ArrayLike, p: int) -> I64:
-    if p not in primes():
-        raise ValueError(f"modulus={p!r} is not supported: choose one of primes(), such as {MODULUS}")
-    return np.array([value % p for value in python_integers(name, values)], np.int64)
-
-
-def _check_length(n: int) -> None:
-    if n & (n - 1) or n > MAX_LENGTH:
-        raise ValueError(f"a transform of {n} values is not supported: it must be a power of two, at most {MAX_LENGTH}")
+def _residues(values: npt.NDArray[Any], p: int) -> I64:
+    return (values % p).astype(np.int64)

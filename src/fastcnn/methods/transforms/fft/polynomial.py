@@ -81,7 +81,7 @@ def _check_rounding(norm_a: float, norm_b: float, length: int) -> None:
     error = ROUNDING * log2(2 * length) * norm_a * norm_b
     if not error <= SAFETY:
         raise ValueError(
-            f"integers whose norms are {norm_a:.3g} and {norm_b:.3g} may be off by {error:.2g} before they are rounded, "
+            f"integers whose norms are {norm_a:.3g} and {norm_b:.3g} may be off by {error:.2g} before rounding, "
             f"and only {SAFETY} is safe in float64: use number_theoretic.polynomial_multiply_exact, or pass floats for "
             "a product that is not exact"
         )

@@ -39,7 +39,9 @@ def roots_of_unity(n: int) -> C128:
     odd = octant % 2 == 1
     angle = np.where(odd, n - rest, rest) / n * (np.pi / 4)
     # An odd octant is measured backwards from the quarter turn that ends it, an even one forwards from where it begins.
-    within: C128 = np.cos(angle) - 1j * np.where(odd, -np.sin(angle), np.sin(angle))
+    diagonal = odd & (rest == 0)  # sine and cosine of 45 degrees may round apart
+    cosine, sine = (np.where(diagonal, np.sqrt(0.5), part(angle)) for part in (np.cos, np.sin))
+    within: C128 = cosine - 1j * np.where(odd, -sine, sine)
     quarter_turns = np.array([1, -1j, -1, 1j])[(octant + 1) // 2 % 4]
     roots: C128 = within * quarter_turns
     roots.setflags(write=False)
