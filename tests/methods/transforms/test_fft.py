@@ -21,7 +21,7 @@ from fastcnn.methods.transforms.fft.bluestein import bluestein_fft, chirp
 from fastcnn.methods.transforms.fft.lengths import radices_of
 from fastcnn.methods.transforms.fft.mixed_radix import BUTTERFLIES, digit_reversal, mixed_radix_fft, radix_pass
 from fastcnn.methods.transforms.fft.radix2 import bit_reversal, radix2_fft
-from fastcnn.methods.transforms.fft.real_fft import two_for_one
+from fastcnn.methods.transforms.fft.real_fft import inverse_real_transform, two_for_one
 from fastcnn.methods.transforms.fft.roots import roots_of_unity
 
 LIMIT = 1e-12  # what the design asks for; a few roundings per level of the transforms stay a thousand times below
@@ -125,6 +125,7 @@ def test_arguments_are_left_alone() -> None:
     before = x.copy(), bins.copy()
     fft(x), rfft(x), irfft(bins), fft(bins), ifft(bins), rfft2(x.reshape(3, 4)), irfft2(bins[:6].reshape(2, 3))
     assert np.array_equal(x, before[0])
+    inverse_real_transform(bins, 12)  # without the checks, which copy
     assert np.array_equal(bins, before[1])
 
 
@@ -293,6 +294,7 @@ def test_radices_multiply_to_the_length() -> None:
         ),
         (lambda: irfft([1], 2), ValueError, "n=2 does not fit a spectrum of 1 bins, which belongs to 1 value:"),
         (lambda: irfft([1]), ValueError, "pass n=1"),
+        (lambda: irfft([1, 2], 0), ValueError, "n=0 is not a length"),
         (lambda: irfft([1, 2], "3"), TypeError, "n must be an integer, got '3'"),
         (lambda: rfft2([1, 2]), ValueError, r"x has shape \(2,\): rfft2 needs at least two axes"),
         (lambda: rfft2(np.ones((0, 4))), ValueError, "the transformed axis needs at least one value"),

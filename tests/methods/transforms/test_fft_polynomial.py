@@ -64,7 +64,7 @@ def test_the_exact_product_is_the_schoolbooks(a: list[int], b: list[int]) -> Non
 @pytest.mark.parametrize("count", [1, 2, 3, 500, 512, 20_000, 1 << 16])
 def test_integers_at_the_edge_of_the_bound_are_exact_and_beyond_it_refused(kind: str, count: int) -> None:
     """The largest coefficients that are let through, in the worst patterns, against the transform modulo primes."""
-    largest = int((SAFETY / (ROUNDING * log2(8 * count) * count)) ** 0.5)
+    largest = int((1 / 32 / (ROUNDING * log2(8 * count) * count)) ** 0.5)
     a, b = [largest] * count, [largest] * count
     if kind == "random":
         a, b = integers(1, count, largest), integers(2, count, largest)
@@ -75,9 +75,16 @@ def test_integers_at_the_edge_of_the_bound_are_exact_and_beyond_it_refused(kind:
     # Before rounding, the error is within the estimate.
     floats = polynomial_multiply(np.array(a, float), np.array(b, float))
     error = max(abs(Fraction(got) - want) for got, want in zip(floats.tolist(), exact, strict=True))
-    assert error <= SAFETY
+    assert error <= Fraction(1, 32)
     with pytest.raises(ValueError, match="polynomial_multiply_exact"):
         polynomial_multiply([3 * value for value in [largest] * count], [largest] * count)
+
+
+def test_the_coefficients_that_the_docstring_allows() -> None:
+    assert SAFETY == 1 / 32
+    assert polynomial_multiply([16_000] * 65_536, [16_000] * 65_536).max() == 16_000**2 * 65_536
+    with pytest.raises(ValueError, match=r"may be off by 0\.034 before rounding, and only 0\.03125 is safe"):
+        polynomial_multiply([17_000] * 65_536, [17_000] * 65_536)
 
 
 def test_the_edge_of_the_bound_is_where_errors_begin_to_show() -> None:
