@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import lcm
 
 import numpy as np
 import pytest
@@ -25,6 +26,26 @@ def test_correlation_is_exact_in_rationals(m: int, r: int) -> None:
     ]
     outputs = [sum(a * p for a, p in zip(row, products, strict=True)) for row in made.a_t]
     assert outputs == [sum(tile[i + k] * taps[k] for k in range(r)) for i in range(m)]
+
+
+@pytest.mark.parametrize("r", range(1, 8))
+@pytest.mark.parametrize("m", range(1, 9))
+def test_output_i_is_input_i_plus_k_through_tap_k_and_no_other(m: int, r: int) -> None:
+    """The identity on every unit vector, in integers: rows of A^T, G and B^T brought to a common denominator first."""
+    made = winograd_matrices(m, r)
+    tile = m + r - 1
+    assert (len(made.a_t), len(made.g), len(made.b_t)) == (m, tile, tile)
+    scale = lcm(*(value.denominator for matrix in (made.a_t, made.g, made.b_t) for row in matrix for value in row))
+    whole = [
+        np.array([[int(value * scale) for value in row] for row in matrix], dtype=object)
+        for matrix in (made.a_t, made.g, made.b_t)
+    ]
+    for k in range(r):
+        through = whole[0] @ (whole[1][:, k, None] * whole[2])
+        want = np.zeros((m, tile), dtype=object)
+        for i in range(m):
+            want[i, i + k] = scale**3
+        assert np.array_equal(through, want), (m, r, k)
 
 
 @pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)])

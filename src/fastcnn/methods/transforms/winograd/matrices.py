@@ -16,23 +16,9 @@ from math import frexp
 import numpy as np
 import numpy.typing as npt
 
+from fastcnn.methods.transforms.winograd.points import check_form, default_points
+
 Matrix = tuple[tuple[Fraction, ...], ...]
-
-POINTS: tuple[Fraction, ...] = tuple(
-    Fraction(p) for p in ("0", "-1", "1", "1/2", "-2", "-1/2", "2", "-1/4", "4", "1/4", "-4", "3/4", "-4/3")
-)
-"""Candidate points, best first (Barabasz et al. 2018, arXiv:1803.10986), {c, -c, 1/c, -1/c} kept together."""
-
-_TABLE: dict[int, tuple[str, ...]] = {
-    2: ("0",),
-    3: ("0", "-1"),
-    4: ("0", "-1", "1"),
-    5: ("0", "-1", "1", "1/2"),
-    6: ("0", "-1", "1", "1/2", "-2"),
-    8: ("0", "-1", "1", "1/2", "-1/2", "2", "-2"),
-    10: ("0", "-1", "1", "1/2", "-1/2", "2", "-2", "-1/4", "4"),
-    12: ("0", "-1", "1", "1/2", "-1/2", "2", "-2", "-1/4", "4", "3/4", "-4/3"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +48,6 @@ class WinogradMatrices:
         """Return (A^T, G, B^T) rounded once to ``dtype``."""
         made = (np.array([[float(v) for v in row] for row in mat], dtype=dtype) for mat in (self.a_t, self.g, self.b_t))
         return tuple(made)
-
-
-def default_points(m: int, r: int) -> tuple[Fraction, ...]:
-    """Return the m + r - 2 finite points used for F(m, r) when none are given."""
-    tile = m + r - 1
-    if tile in _TABLE:
-        return tuple(Fraction(p) for p in _TABLE[tile])
-    return POINTS[: tile - 1]
 
 
 def winograd_matrices(
@@ -107,14 +85,8 @@ def winograd_matrices(
     >>> winograd_matrices(2, 3).a_t[1]
     (Fraction(0, 1), Fraction(-1, 1), Fraction(1, 1), Fraction(1, 1))
     """
-    for name, value in (("m", m), ("r", r)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{name}={value} is not supported: it must be at least 1")
+    check_form(m, r)
     tile = m + r - 1
-    if points is None and tile - 1 > len(POINTS):
-        raise ValueError(f"F({m},{r}) needs {tile - 1} points and only {len(POINTS)} are in the table: pass points=")
     finite = default_points(m, r) if points is None else tuple(Fraction(p) for p in points)
     if len(finite) != tile - 1:
         raise ValueError(f"points has {len(finite)} entries: F({m},{r}) needs m + r - 2 = {tile - 1}, infinity apart")
