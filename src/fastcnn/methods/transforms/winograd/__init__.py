@@ -18,6 +18,7 @@ from fastcnn.methods.transforms.winograd.matrices import is_exact as is_exact
 from fastcnn.methods.transforms.winograd.matrices import winograd_matrices as winograd_matrices
 from fastcnn.methods.transforms.winograd.points import POINTS as POINTS
 from fastcnn.methods.transforms.winograd.points import default_points as default_points
+from fastcnn.methods.transforms.winograd.points import searched_points as searched_points
 from fastcnn.methods.transforms.winograd.points import simple_rationals as simple_rationals
 from fastcnn.methods.transforms.winograd.search import CANDIDATES as CANDIDATES
 from fastcnn.methods.transforms.winograd.search import PointScore as PointScore

@@ -1,4 +1,4 @@
-"""What F(m, r) loses in float32: measured on random tiles, and three figures computed from its matrices alone.
+"""What F(m, r) loses in float32: measured on random tiles, and figures computed from its matrices alone.
 
 For inputs and taps that are independent, of mean zero and of one size, the products ``(G g)_j (B^T d)_j`` are larger
 than the outputs they sum to, and their rounding errors stay when they cancel. How much larger, in the mean square, is
@@ -53,11 +53,15 @@ class FormBounds:
     condition : float
         Condition number, in the 2-norm, of evaluation at the points (Vandermonde, with a last row for infinity), whose
         inverse interpolates.
+    nonzeros : int
+        Entries of A^T and B^T that are not zero: instructions of one pass of the tile transforms, where a coefficient
+        of one costs an addition and any other a multiply-add.
     """
 
     growth: float
     norm_product: float
     condition: float
+    nonzeros: int
 
 
 def measure_form(matrices: WinogradMatrices, *, trials: int = 2000, seed: int = 0) -> FormError:
@@ -101,7 +105,7 @@ def measure_form(matrices: WinogradMatrices, *, trials: int = 2000, seed: int = 
 
 
 def bound_form(matrices: WinogradMatrices) -> FormBounds:
-    """Compute growth, norm product and condition of a form.
+    """Compute what the matrices say of a form.
 
     References
     ----------
@@ -120,6 +124,7 @@ def bound_form(matrices: WinogradMatrices) -> FormBounds:
         growth=float(np.sqrt(terms.mean() / matrices.r)),
         norm_product=float(np.abs(a_t).sum(0).max() * np.linalg.norm(g) * np.linalg.norm(b_t)),
         condition=float(np.linalg.cond(evaluation)),
+        nonzeros=int(np.count_nonzero(a_t) + np.count_nonzero(b_t)),
     )
 
 

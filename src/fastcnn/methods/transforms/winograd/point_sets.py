@@ -27,7 +27,7 @@ class PointSets:
     count : int
         Points of a set, at least 1.
     pairs : bool
-        Choose 0, then pairs c and -c, and where one point is left over any single one.
+        Choose pairs c and -c, and 0 where ``count`` is odd.
 
     Raises
     ------
@@ -50,14 +50,13 @@ class PointSets:
             self._groups = [(count, [(i,) for i in range(len(candidates))])]
             return
         mates: list[Block] = [(number[c], number[-c]) for c in candidates if c > 0 and -c in number]
-        if 0 not in candidates or len(mates) < count // 2:
+        zero: list[Block] = [(number[c],) for c in candidates if c == 0]
+        if len(mates) < count // 2 or len(zero) < count % 2:
             raise ValueError(
-                f"pairs=True needs 0 and {count // 2} pairs c, -c among the candidates, got {len(mates)} pairs "
-                f"{'with' if 0 in candidates else 'without'} 0: give more, or pairs=False"
+                f"pairs=True needs {count // 2} pairs c, -c{' and 0' if count % 2 else ''} among the candidates, got "
+                f"{len(mates)} pairs {'and 0' if zero else 'without 0'}: give more, or pairs=False"
             )
-        self._groups = [(1, [(number[Fraction(0)],)]), ((count - 1) // 2, mates)]
-        if count % 2 == 0:
-            self._groups.append((1, [(i,) for i, c in enumerate(candidates) if c]))
+        self._groups = [(count % 2, zero), (count // 2, mates)]
 
     def __len__(self) -> int:
         """Sets there are at most; mirror images count as two."""

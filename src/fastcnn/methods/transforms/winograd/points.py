@@ -25,6 +25,15 @@ _TABLE: dict[int, tuple[str, ...]] = {
     12: ("0", "-1", "1", "1/2", "-1/2", "2", "-2", "-1/4", "4", "3/4", "-4/3"),
 }
 
+_SEARCHED: dict[int, tuple[str, ...]] = {
+    5: ("2/5", "-2/5", "5/4", "-5/4"),
+    6: ("0", "2/3", "-2/3", "3/2", "-3/2"),
+    7: ("1/4", "-1/4", "5/6", "-5/6", "7/4", "-7/4"),
+    9: ("1/4", "-1/4", "2/3", "-2/3", "8/7", "-8/7", "7/3", "-7/3"),
+    10: ("0", "2/5", "-2/5", "4/5", "-4/5", "5/4", "-5/4", "7/3", "-7/3"),
+    12: ("0", "1", "-1", "1/3", "-1/3", "2/3", "-2/3", "3/2", "-3/2", "5/2", "-5/2"),
+}
+
 
 def check_form(m: int, r: int) -> None:
     """Raise TypeError where m or r is no integer, ValueError where one is below 1."""
@@ -55,6 +64,22 @@ def default_points(m: int, r: int) -> tuple[Fraction, ...]:
     if tile in _TABLE:
         return tuple(Fraction(p) for p in _TABLE[tile])
     return POINTS[: tile - 1]
+
+
+def searched_points(m: int, r: int) -> tuple[Fraction, ...]:
+    """Return the finite points with the least float32 error that :func:`search_points` found, in pairs c and -c.
+
+    For tiles m + r - 1 of 5, 6, 7, 9, 10 and 12; those of :func:`default_points` for others, where nothing better was
+    found (2 to 4, and 8) or sought.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`default_points`.
+    """
+    table = default_points(m, r)
+    found = _SEARCHED.get(m + r - 1)
+    return table if found is None else tuple(Fraction(p) for p in found)
 
 
 def simple_rationals(largest: int) -> tuple[Fraction, ...]:

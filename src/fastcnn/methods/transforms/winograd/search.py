@@ -130,8 +130,8 @@ def search_points(
     candidates : sequence of distinct rationals
         What points are chosen from; at least m + r - 2.
     pairs : bool
-        Only 0 and pairs c, -c (and one single point where m + r is odd). The two rows of a pair differ in signs only,
-        so that kernels compute their even and odd halves once. Needs 0 and both signs among the candidates.
+        Only pairs c, -c, and 0 where m + r is even. The two rows of a pair differ in signs only, so that kernels
+        compute their even and odd halves once. Other candidates are passed over.
     beside : sequence of sets of points
         To be measured too, such as a kernel's own. The published table's set always is.
     trials : int
