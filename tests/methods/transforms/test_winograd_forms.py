@@ -174,6 +174,19 @@ def test_splitting_is_more_accurate_than_one_large_tile() -> None:
     assert error(split, want) * 4 < error(direct, want)
 
 
+@pytest.mark.parametrize("terms", [1, 3, 64, 1000])
+def test_channels_are_summed_whatever_the_sums(terms: int) -> None:
+    x, w = numbers(3, 70, 8, 9), numbers(4, 2, 70, 3, 3)
+    assert error(winograd_correlate(x, w, nested_form(4, 3), sum_terms=terms), plain(x, w)) <= FLOAT64
+    assert error(winograd_correlate_sum(x, w, polyphase(3, 2), sum_terms=terms), plain(x, w, (2, 2))) <= FLOAT64
+
+
+def test_short_sums_round_less() -> None:
+    x, w = numbers(0, 512, 26, 26).astype(np.float32), numbers(1, 4, 512, 3, 3).astype(np.float32)
+    short, long = (error(winograd_correlate(x, w, nested_form(4, 3), sum_terms=n), plain(x, w)) for n in (32, 512))
+    assert short * 1.5 < long
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
@@ -206,3 +219,8 @@ def test_bad_arrays_are_named(x: Array, w: Array, kind: type[Exception], message
         winograd_correlate(x, w, nested_form(2, 3))
     with pytest.raises(kind, match=message):
         winograd_correlate_sum(x, w, split_kernel(3, 2))
+
+
+def test_sums_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="sum_terms=0"):
+        winograd_correlate(np.zeros((1, 5, 5)), np.zeros((1, 1, 3, 3)), nested_form(2, 3), sum_terms=0)

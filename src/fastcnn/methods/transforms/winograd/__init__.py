@@ -1,5 +1,6 @@
 """Winograd minimal filtering: exact matrices of any F(m, r), their points and errors, forms of images, their cost."""
 
+from fastcnn.methods.transforms.winograd.correlate import SUM_TERMS as SUM_TERMS
 from fastcnn.methods.transforms.winograd.correlate import winograd_correlate as winograd_correlate
 from fastcnn.methods.transforms.winograd.correlate import winograd_correlate_sum as winograd_correlate_sum
 from fastcnn.methods.transforms.winograd.error import FormBounds as FormBounds

@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcnn.methods.transforms.winograd.forms import WinogradForm, WinogradSum
+from fastcnn.methods.transforms.winograd.points import check_count
+
+SUM_TERMS = 64
+"""Channels added in a row before the sum joins the total."""
 
 Array = npt.NDArray[Any]
 
 
-def winograd_correlate(input: Array, weight: Array, form: WinogradForm) -> Array:
+def winograd_correlate(input: Array, weight: Array, form: WinogradForm, *, sum_terms: int = SUM_TERMS) -> Array:
     """Correlate an image with kernels by Winograd tiles; stride 1, no padding.
 
     Parameters
@@ -25,6 +29,9 @@ def winograd_correlate(input: Array, weight: Array, form: WinogradForm) -> Array
     weight : ndarray of the same dtype, shape (F, C, r1, r2)
     form : WinogradForm
         F(m1 x m2, r1 x r2) of the weight's kernel size. Tiles that hang over the edge are filled up with zeros.
+    sum_terms : int
+        Channels summed in a row, at least 1. Transformed numbers are larger than the outputs that they sum to: one sum
+        over hundreds of channels rounds off more than the transforms do.
 
     Returns
     -------
@@ -34,11 +41,12 @@ def winograd_correlate(input: Array, weight: Array, form: WinogradForm) -> Array
     Raises
     ------
     TypeError
-        If the dtypes differ, or are none of those.
+        If the dtypes differ, or are none of those, or ``sum_terms`` is no integer.
     ValueError
-        If the shapes do not go together.
+        If the shapes do not go together, or ``sum_terms`` is below 1.
     """
     _check(input, weight, form.kernel_size)
+    check_count("sum_terms", sum_terms)
     dtype = input.dtype
     (m1, m2), (t1, t2) = form.output_tile, form.input_tile
     filters, channels = weight.shape[:2]
@@ -52,14 +60,18 @@ def winograd_correlate(input: Array, weight: Array, form: WinogradForm) -> Array
     (a1, _, b1), (a2, _, b2) = form.rows.arrays(dtype), form.columns.arrays(dtype)
     g1, g2 = form.rows.arrays()[1], form.columns.arrays()[1]
     spectra = (g1 @ weight.astype(np.float64) @ g2.T).astype(dtype)
-    data = b1 @ tiles @ b2.T
-    products = data.transpose(2, 3, 1, 0) @ spectra.transpose(2, 3, 1, 0)
+    data = (b1 @ tiles @ b2.T).transpose(2, 3, 1, 0)
+    spectra = spectra.transpose(2, 3, 1, 0)
+    products = np.zeros((t1, t2, down * across, filters), dtype)
+    for first in range(0, channels, sum_terms):
+        part = slice(first, first + sum_terms)
+        products += data[..., part] @ spectra[..., part, :]
     outputs = a1 @ products.transpose(3, 2, 0, 1) @ a2.T
     whole = outputs.reshape(filters, down, across, m1, m2).transpose(0, 1, 3, 2, 4)
     return np.ascontiguousarray(whole.reshape(filters, down * m1, across * m2)[:, :height, :width])
 
 
-def winograd_correlate_sum(input: Array, weight: Array, pieces: WinogradSum) -> Array:
+def winograd_correlate_sum(input: Array, weight: Array, pieces: WinogradSum, *, sum_terms: int = SUM_TERMS) -> Array:
     """Correlate an image with kernels piece by piece: split kernels, and strides by phases; no padding.
 
     Parameters
@@ -68,6 +80,8 @@ def winograd_correlate_sum(input: Array, weight: Array, pieces: WinogradSum) -> 
     weight : ndarray of the same dtype, shape (F, C, r1, r2)
     pieces : WinogradSum
         From :func:`split_kernel` or :func:`polyphase`, for the weight's kernel size.
+    sum_terms : int
+        Channels summed in a row, in each piece.
 
     Returns
     -------
@@ -85,7 +99,8 @@ def winograd_correlate_sum(input: Array, weight: Array, pieces: WinogradSum) -> 
     for piece in pieces.pieces:
         (top, left), (down, across), (r1, r2) = piece.start, piece.step, piece.form.kernel_size
         part = input[:, top::down, left::across][:, : height + r1 - 1, : width + r2 - 1]
-        total += winograd_correlate(part, weight[:, :, piece.taps[0], piece.taps[1]], piece.form)
+        taps = weight[:, :, piece.taps[0], piece.taps[1]]
+        total += winograd_correlate(part, taps, piece.form, sum_terms=sum_terms)
     return total
 
 

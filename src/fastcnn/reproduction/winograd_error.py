@@ -1,0 +1,298 @@
+"""The error of Winograd convolution in float32: ``python -m fastcnn.reproduction.winograd_error --out FILE``.
+
+One layer for each kernel size and number of channels, uniform inputs and weights; one row for each output tile. The
+error is max|y - y64| / max|y64|, worst picture, y64 by torch in float64. Beside it stands direct convolution in
+float32, torch's and the engine's. The published order must show for 3x3: F(2,3) is near direct convolution, F(4,3)
+and F(6,3) lose more and more. Then the points of each form are searched again, and the native kernels' measured beside
+them.
+
+The record is written after each layer, so that an interrupted run goes on where it stopped; ``--again`` begins anew.
+
+References
+----------
+Lavin and Gray 2016, arXiv:1509.09308, table 4; Barabasz et al. 2018, arXiv:1803.10986, for larger tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from fastcnn import _native
+from fastcnn.benchmarking.error import relative_error
+from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.engine.graph import Graph, GraphInput, Node
+from fastcnn.engine.plan.candidates import FORMS, make_target
+from fastcnn.engine.run.net import CompiledNet
+from fastcnn.methods.transforms.winograd import (
+    SUM_TERMS,
+    WinogradForm,
+    default_points,
+    nested_form,
+    search_points,
+    searched_points,
+    simple_rationals,
+    split_kernel,
+    winograd_correlate,
+    winograd_correlate_sum,
+)
+from fastcnn.reporting.host import commit, host_facts
+
+KERNELS, CHANNELS, TILES = (3, 5, 7), (16, 128, 512), (2, 4, 6)
+FILTERS, MAP, PICTURES = 16, 24, 4
+"""Output channels, rows and columns of the output (whole tiles of every m), pictures."""
+SEARCHES = ((2, 3), (4, 3), (6, 3), (8, 3), (2, 5), (4, 5), (6, 5), (2, 7), (4, 7))
+NEAR_DIRECT = {"published": 2.0, "native": 3.0}
+"""F(2,3) may have this many times the error of direct convolution: the native kernels sum all channels in a row, direct
+convolution does not."""
+
+Array = npt.NDArray[Any]
+
+
+def layer_data(kernel: int, channels: int, *, seed: int = 0) -> tuple[Array, Array]:
+    """Pictures (N, C, H, W) and weights (F, C, r, r), float32, uniform in [-1, 1], for outputs of MAP x MAP."""
+    rng = np.random.default_rng((seed, kernel, channels))
+    size = MAP + kernel - 1
+    pictures = rng.uniform(-1, 1, (PICTURES, channels, size, size)).astype(np.float32)
+    return pictures, rng.uniform(-1, 1, (FILTERS, channels, kernel, kernel)).astype(np.float32)
+
+
+def native_outputs(pictures: Array, weight: Array, kernel: str) -> Array:
+    """Outputs of the layer by one native kernel.
+
+    Parameters
+    ----------
+    kernel : str
+        ``"direct"``, or ``"winograd:M"`` for F(M, r).
+
+    Raises
+    ------
+    RuntimeError
+        If the engine does not run that kernel here.
+    """
+    channels = weight.shape[1]
+    # Winograd kernels read blocked maps, which a 1x1 convolution writes: here one that copies, exactly.
+    weights = {"copy": np.eye(channels, dtype=np.float32)[:, :, None, None], "weight": weight}
+    attrs = {"stride": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
+    nodes = [
+        Node(name="blocked", op="conv2d", inputs=("x",), params={"weight": "copy"}, attrs=attrs),
+        Node(name="layer", op="conv2d", inputs=("blocked",), params={"weight": "weight"}, attrs=attrs),
+    ]
+    inputs = (GraphInput(name="x", shape=pictures.shape),)
+    graph = Graph(inputs=inputs, nodes=nodes, outputs=("layer",), weights=weights)
+    isa = str(_native.host()["isa_active"])
+    net = CompiledNet(
+        graph, make_target(isa, 1), tolerance=9e-4, exact=False, how="hint",
+        hint={"blocked": "direct", "layer": kernel}, known_error=0.0,
+    )  # fmt: skip
+    ran = {step.layer: step.kernel for step in net.plan.steps}
+    wanted = "direct" if kernel == "direct" else f"f{kernel.partition(':')[2]}"
+    if "direct" not in ran["blocked"] or wanted not in ran["layer"]:
+        raise RuntimeError(f"the engine runs {ran['layer']} where {kernel} was asked for")
+    outputs: Array = net(pictures)
+    return outputs
+
+
+def _by_tiles(pictures: Array, weight: Array, form: WinogradForm, sum_terms: int = SUM_TERMS) -> Array:
+    return np.stack([winograd_correlate(picture, weight, form, sum_terms=sum_terms) for picture in pictures])
+
+
+def measure_layer(kernel: int, channels: int, *, seed: int = 0) -> dict[str, Any]:
+    """Measure every form of one layer.
+
+    Returns
+    -------
+    dict
+        kernel, channels, torch_direct, native_direct; forms: for each m of TILES the tile, the multiplications for each
+        output (``multiplications``, ``split_multiplications``), and the errors in float32:
+
+        - ``published``: of the published points;
+        - ``searched``: of the points that lose least (:func:`searched_points`);
+        - ``long_sums``: of the published points with all channels summed in a row, elsewhere ``sum_terms`` of them;
+        - ``split``: in pieces of at most three taps; null for 3x3;
+        - ``native``: of the engine's kernel; null where it has none.
+    """
+    pictures, weight = layer_data(kernel, channels, seed=seed)
+    x, w = torch.from_numpy(pictures), torch.from_numpy(weight)
+    exact = F.conv2d(x.double(), w.double()).numpy()
+
+    def error(outputs: Array) -> float:
+        return relative_error(outputs, exact)
+
+    forms = []
+    for m in TILES:
+        form, split = nested_form(m, kernel), split_kernel(kernel, m) if kernel > 3 else None
+        points = searched_points(m, kernel)
+        row: dict[str, Any] = {
+            "m": m,
+            "tile": m + kernel - 1,
+            "multiplications": float(form.multiplications),
+            "split_multiplications": None,
+            "published": error(_by_tiles(pictures, weight, form)),
+            "searched": error(_by_tiles(pictures, weight, nested_form(m, kernel, (points, points)))),
+            "long_sums": error(_by_tiles(pictures, weight, form, channels)),
+            "split": None,
+            "native": None,
+        }
+        if split is not None:
+            row["split_multiplications"] = float(split.multiplications)
+            row["split"] = error(np.stack([winograd_correlate_sum(picture, weight, split) for picture in pictures]))
+        if m in FORMS.get(kernel, ()):
+            row["native"] = error(native_outputs(pictures, weight, f"winograd:{m}"))
+        forms.append(row)
+    return {
+        "kernel": kernel,
+        "channels": channels,
+        "torch_direct": error(F.conv2d(x, w).numpy()),
+        "native_direct": error(native_outputs(pictures, weight, "direct")),
+        "forms": forms,
+    }
+
+
+def measure_points(m: int, r: int, *, seed: int = 0) -> dict[str, Any]:
+    """Search the points of F(m, r) in pairs, and measure beside them the published ones and the native kernel's.
+
+    Returns
+    -------
+    dict
+        As :meth:`PointSearch.to_json`; ``ranked`` is cut to the three best of the search and those beside them, each
+        with the ``roles`` it plays: "published", "kernel", "searched" (of :func:`searched_points`).
+    """
+    roles = {"published": default_points(m, r), "searched": searched_points(m, r)}
+    if m in FORMS.get(r, ()):
+        tile = m + r - 1
+        roles["kernel"] = tuple(Fraction(value) for value in _native.winograd_matrices(m, r)[0][tile : 2 * tile - 1])
+    found = search_points(m, r, candidates=simple_rationals(8), pairs=True, beside=list(roles.values()), seed=seed)
+    kept = []
+    for place, score in enumerate(found.ranked):
+        played = [role for role, points in roles.items() if set(points) == set(score.points)]
+        if place < 3 or played:
+            kept.append({"roles": played} | {k: v for k, v in score.to_json().items() if k != "source"})
+    return found.to_json() | {"ranked": kept}
+
+
+def order_shows(layers: Sequence[dict[str, Any]]) -> bool:
+    """Whether 3x3 layers show the published order: F(2,3) near direct convolution, then F(4,3), then F(6,3).
+
+    For the published points in float32 and for the native kernels, each beside direct convolution of its own kind.
+    """
+    for layer in layers:
+        if layer["kernel"] == 3:
+            for kind, direct in (("published", "torch_direct"), ("native", "native_direct")):
+                two, four, six = (form[kind] for form in layer["forms"])
+                if not (two <= NEAR_DIRECT[kind] * layer[direct] < four < six):
+                    return False
+    return True
+
+
+def summary(layers: Sequence[dict[str, Any]], points: Sequence[dict[str, Any]], made: dict[str, Any]) -> dict[str, Any]:
+    """The whole document; it passes when every layer and every search is there and the order shows."""
+    whole = len(layers) == len(KERNELS) * len(CHANNELS) and len(points) == len(SEARCHES)
+    return {
+        **made,
+        "settings": {
+            "filters": FILTERS,
+            "map": MAP,
+            "pictures": PICTURES,
+            "threads": 1,
+            "sum_terms": SUM_TERMS,
+            "values": "uniform in [-1, 1]",
+        },
+        "gates": {"near_direct": dict(NEAR_DIRECT)},
+        "passed": whole and order_shows(layers),
+        "layers": list(layers),
+        "points": list(points),
+    }
+
+
+def _facts(seed: int) -> dict[str, Any]:
+    return {
+        "commit": commit(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "seed": seed,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "host": plain(host_facts()),
+    }
+
+
+def _known(path: Path, made: dict[str, Any]) -> tuple[dict[tuple[int, int], Any], dict[tuple[int, int], Any]]:
+    """Layers by kernel and channels, searches by m and r, of a record that was made in the same way."""
+    if not path.exists():
+        return {}, {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("commit", "seed", "torch", "numpy"):
+        if document[name] != made[name]:
+            raise ValueError(f"it was made at {name} {document[name]}, now it is {made[name]}: --again makes it anew")
+    layers = {(layer["kernel"], layer["channels"]): layer for layer in document["layers"]}
+    return layers, {(search["m"], search["r"]): search for search in document["points"]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 if the order shows, 1 if not, 2 on bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m fastcnn.reproduction.winograd_error", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write, and to go on with")
+    parser.add_argument("--again", action="store_true", help="measure what the file already holds")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, pictures and tiles")
+    options = parser.parse_args(arguments)
+    if options.seed < 0:
+        log(f"error: --seed: {options.seed} is below 0")
+        return 2
+    made = _facts(options.seed)
+    try:
+        layers, points = ({}, {}) if options.again else _known(options.out, made)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log(f"error: --out: {options.out} cannot be used: {error}")
+        return 2
+    if str(made["commit"]).endswith("-dirty"):
+        log("warning: there are uncommitted changes: the record will say so; commit them first to make a clean one")
+    torch.set_num_threads(1)
+
+    def document() -> dict[str, Any]:
+        return summary(
+            [layers[r, c] for r in KERNELS for c in CHANNELS if (r, c) in layers],
+            [points[form] for form in SEARCHES if form in points],
+            made,
+        )
+
+    wanted_layers = [(r, c) for r in KERNELS for c in CHANNELS if (r, c) not in layers]
+    wanted_points = [form for form in SEARCHES if form not in points]
+    try:
+        with progress_bar("winograd error", len(wanted_layers) + len(wanted_points)) as advance:
+            for r, c in wanted_layers:
+                layers[r, c] = measure_layer(r, c, seed=options.seed)
+                write_atomically(options.out, json.dumps(document(), indent=1) + "\n")
+                log(_line(layers[r, c]))
+                advance(note=f"{r}x{r}, {c} channels")
+            for m, r in wanted_points:
+                points[m, r] = measure_points(m, r, seed=options.seed)
+                write_atomically(options.out, json.dumps(document(), indent=1) + "\n")
+                advance(note=f"points of F({m},{r})")
+    except KeyboardInterrupt:
+        log(f"interrupted: {options.out} holds {len(layers)} layers and {len(points)} searches; run again to go on")
+        return 130
+    done = document()
+    print(json.dumps({key: value for key, value in done.items() if key not in ("layers", "points", "host")}, indent=1))
+    return 0 if done["passed"] else 1
+
+
+def _line(layer: dict[str, Any]) -> str:
+    r = layer["kernel"]
+    forms = ", ".join(f"F({form['m']},{r}) {form['native'] or form['published']:.1e}" for form in layer["forms"])
+    return f"{r}x{r}, {layer['channels']} channels: direct {layer['native_direct']:.1e}, {forms}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

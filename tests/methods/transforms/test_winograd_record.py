@@ -1,0 +1,191 @@
+"""The error table of Winograd: measured as it says, in the published order, resumed and interrupted cleanly."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("fastcnn._native", reason="fastcnn._native is not built: make build")
+
+from fastcnn.methods.transforms.winograd import default_points, searched_points
+from fastcnn.reproduction import winograd_error as command
+from tests.engine.nets import DIRECT, WINOGRAD
+
+ROOT = Path(__file__).parents[3]
+RECORD = ROOT / "benchmarks" / "results" / "winograd_error.json"
+
+
+def record() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return document
+
+
+def plain_error(outputs: Any, pictures: Any, weight: Any) -> float:
+    """max|y - y64| / max|y64| of the worst picture, y64 one tap at a time in float64."""
+    r, size = weight.shape[2], command.MAP
+    exact = np.zeros((len(pictures), len(weight), size, size))
+    for i in range(r):
+        for j in range(r):
+            part = pictures[:, :, i : i + size, j : j + size].astype(np.float64)
+            exact += np.einsum("nchw,fc->nfhw", part, weight[:, :, i, j].astype(np.float64))
+    assert outputs.shape == exact.shape
+    return max(float(np.abs(y - e).max() / np.abs(e).max()) for y, e in zip(outputs, exact, strict=True))
+
+
+@pytest.mark.parametrize("channels", [16, 128])
+def test_measured_now_the_published_order_shows(channels: int) -> None:
+    layer = command.measure_layer(3, channels, seed=1)
+    assert command.order_shows([layer])
+    two, four, six = layer["forms"]
+    assert 0 < two["native"] <= 2 * layer["native_direct"] <= 2 * DIRECT
+    assert all(form["published"] <= 1.2 * form["long_sums"] for form in layer["forms"])
+    assert two["native"] < four["native"] < six["native"]
+    for form in layer["forms"]:
+        assert form["native"] <= WINOGRAD[form["tile"]]
+        assert form["searched"] <= form["published"]
+        assert 0.2 < form["native"] / form["published"] < 5
+    assert four["searched"] * 1.2 < four["published"] < four["native"]
+
+
+def test_larger_kernels_lose_more_and_split_ones_less() -> None:
+    layer = command.measure_layer(7, 16, seed=1)
+    tables = [form["published"] for form in layer["forms"]]
+    assert tables == sorted(tables)
+    for form in layer["forms"]:
+        assert form["native"] is None
+        assert form["split"] < form["published"]
+        assert form["split_multiplications"] > form["multiplications"]
+    assert layer["forms"][2]["tile"] == 12
+    assert layer["forms"][2]["published"] > 100 * layer["torch_direct"]
+
+
+@pytest.mark.parametrize("kernel", ["direct", "winograd:4"])
+def test_native_kernels_are_asked_for_by_name(kernel: str) -> None:
+    pictures, weight = command.layer_data(3, 16)
+    error = plain_error(command.native_outputs(pictures, weight, kernel), pictures, weight)
+    layer = command.measure_layer(3, 16)
+    said = layer["native_direct"] if kernel == "direct" else layer["forms"][1]["native"]
+    assert error == pytest.approx(said, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [("winograd:8", 3), ("winograd:6", 5)])
+def test_a_kernel_that_there_is_not_is_refused(kernel: str, size: int) -> None:
+    with pytest.raises(RuntimeError, match=f"where {kernel} was asked for"):
+        command.native_outputs(*command.layer_data(size, 16), kernel)
+
+
+def test_the_points_of_a_form_are_measured_with_their_roles() -> None:
+    found = command.measure_points(4, 3)
+    roles = {role: score for score in found["ranked"] for role in score["roles"]}
+    assert set(roles) == {"published", "searched", "kernel"}
+    assert roles["kernel"]["points"] == ["0", "1", "-1", "2", "-2"]
+    assert roles["published"]["points"] == [str(p) for p in default_points(4, 3)]
+    assert set(roles["searched"]["points"]) == {str(p) for p in searched_points(4, 3)}
+    assert found["ranked"][0] is roles["searched"]
+    assert roles["searched"]["rms_2d"] * 2 < roles["kernel"]["rms_2d"]
+    assert "kernel" not in {role for score in command.measure_points(2, 7)["ranked"] for role in score["roles"]}
+
+
+def test_the_record_is_whole_and_in_order() -> None:
+    document = record()
+    assert document["passed"] is True
+    assert {"commit", "date", "seed", "torch", "numpy", "host", "settings"} <= set(document)
+    layers = document["layers"]
+    assert [(layer["kernel"], layer["channels"]) for layer in layers] == [
+        (r, c) for r in command.KERNELS for c in command.CHANNELS
+    ]
+    assert command.order_shows(layers)
+    for layer in layers:
+        assert layer["torch_direct"] <= DIRECT
+        assert layer["native_direct"] <= DIRECT
+        tables = [form["published"] for form in layer["forms"]]
+        assert tables == sorted(tables), "the error grows with the tile"
+        for form in layer["forms"]:
+            if form["native"] is not None:
+                assert 0 < form["native"] <= WINOGRAD[form["tile"]]
+    assert [(search["m"], search["r"]) for search in document["points"]] == list(command.SEARCHES)
+
+
+def test_the_record_is_what_is_measured_again() -> None:
+    """In numpy: the native kernels differ by instruction set."""
+    layer = next(layer for layer in record()["layers"] if (layer["kernel"], layer["channels"]) == (3, 128))
+    again = command.measure_layer(3, 128, seed=record()["seed"])
+    for known, found in zip(layer["forms"], again["forms"], strict=True):
+        for name in ("published", "searched"):
+            assert found[name] == pytest.approx(known[name], rel=0.5)
+
+
+def test_an_order_that_does_not_show_is_noticed() -> None:
+    layers = record()["layers"]
+    wrong = ((0, "published", 30.0), (0, "native", 30.0), (1, "published", 1e-3), (2, "native", 1e-3))
+    for form, name, factor in wrong:
+        changed = copy.deepcopy(layers)
+        changed[1]["forms"][form][name] *= factor
+        assert not command.order_shows(changed), (form, name)
+    made = {"commit": "1"}
+    points = record()["points"]
+    assert command.summary(layers, points, made)["passed"] is True
+    assert command.summary(layers[:-1], points, made)["passed"] is False
+    assert command.summary(layers, points[:-1], made)["passed"] is False
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replaces the measurements by the record's, and counts them."""
+    asked: list[Any] = []
+    layers = {(layer["kernel"], layer["channels"]): layer for layer in record()["layers"]}
+    points = {(search["m"], search["r"]): search for search in record()["points"]}
+
+    def measure_layer(r: int, c: int, *, seed: int) -> Any:
+        if asked.count("stop") and len(asked) > 3:
+            raise KeyboardInterrupt
+        asked.append((r, c))
+        return layers[r, c]
+
+    def measure_points(m: int, r: int, *, seed: int) -> Any:
+        asked.append((m, r))
+        return points[m, r]
+
+    monkeypatch.setattr(command, "measure_layer", measure_layer)
+    monkeypatch.setattr(command, "measure_points", measure_points)
+    monkeypatch.setattr(command, "commit", lambda: "first")
+    return asked
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    fake: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new" / "error.json"
+    fake.append("stop")
+    assert command.main(["--out", str(out)]) == 130
+    assert "holds 3 layers and 0 searches; run again to go on" in capsys.readouterr().err
+    assert json.loads(out.read_text(encoding="utf-8"))["passed"] is False
+    fake.clear()
+    assert command.main(["--out", str(out)]) == 0
+    assert fake == [*[(r, c) for r in command.KERNELS for c in command.CHANNELS][3:], *command.SEARCHES]
+    assert '"passed": true' in capsys.readouterr().out
+    whole = json.loads(out.read_text(encoding="utf-8"))
+    assert (whole["commit"], whole["seed"]) == ("first", 0)
+    assert whole["layers"] == record()["layers"]
+    monkeypatch.setattr(command, "commit", lambda: "second-dirty")
+    assert command.main(["--out", str(out)]) == 2
+    assert "it was made at commit first, now it is second-dirty: --again makes it anew" in capsys.readouterr().err
+    assert command.main(["--out", str(out), "--again"]) == 0
+    assert "there are uncommitted changes" in capsys.readouterr().err
+
+
+def test_bad_files_and_seeds_are_refused(fake: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "error.json"
+    for text in ("{", "[]", "{}"):
+        out.write_text(text, encoding="utf-8")
+        assert command.main(["--out", str(out)]) == 2
+        assert f"--out: {out} cannot be used" in capsys.readouterr().err
+    assert command.main(["--out", str(out), "--seed", "-1"]) == 2
+    assert "--seed: -1 is below 0" in capsys.readouterr().err
+    assert fake == []
