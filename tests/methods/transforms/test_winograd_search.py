@@ -79,8 +79,19 @@ def test_growth_predicts_the_measured_error(m: int, r: int) -> None:
     for ratio in (images, lines):
         assert ratio.min() > 0.5
         assert ratio.max() < 2.0
-    ranks = [np.argsort(np.argsort(values)) for values in (growth, [error.rms_2d for error in measured])]
-    assert np.corrcoef(*ranks)[0, 1] > 0.97
+    bounds = [bound_form(form) for form in forms]
+    ranks = [
+        np.argsort(np.argsort(values))
+        for values in (
+            [error.rms_2d for error in measured],
+            growth,
+            [bound.norm_product for bound in bounds],
+            [bound.condition for bound in bounds],
+        )
+    ]
+    by_growth, *others = (np.corrcoef(ranks[0], rank)[0, 1] for rank in ranks[1:])
+    assert by_growth > 0.97
+    assert by_growth > max(others), "the bounds of the worst case rank less well"
 
 
 @pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (8, 3)])
@@ -209,28 +220,44 @@ def test_the_search_is_repeatable_prints_and_records_itself() -> None:
     assert sum("(table)" in line for line in lines) == 1
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+class Terminal(io.StringIO):
+    """Takes what is drawn on stderr."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    made = Terminal()
+    monkeypatch.setattr(sys, "stderr", made)
+    monkeypatch.setenv("TERM", "xterm")
+    return made
+
+
+def test_without_a_terminal_no_bar_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     search_points(2, 3, candidates=SMALL, trials=5, keep=1)
     assert capsys.readouterr().err == ""
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
+def test_on_a_terminal_a_bar_is_drawn_unless_it_is_declined(terminal: Terminal) -> None:
+    search_points(2, 3, candidates=SMALL, trials=5, keep=1, progress=False)
+    assert terminal.getvalue() == ""
     search_points(2, 3, candidates=SMALL, trials=5, keep=1)
     assert "points of F(2,3)" in terminal.getvalue()
 
 
-def test_an_interrupt_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_the_search_and_gives_the_terminal_back(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fastcnn.methods.transforms.winograd.search.measure_form", stop)
     with pytest.raises(KeyboardInterrupt):
-        search_points(2, 3, candidates=SMALL, progress=True)
+        search_points(2, 3, candidates=SMALL)
+    hidden, shown = (terminal.getvalue().rfind(code) for code in ("\x1b[?25l", "\x1b[?25h"))
+    assert 0 <= hidden < shown, "the cursor is hidden while the bar is drawn, and shown again"
 
 
 def test_simple_rationals_come_in_lowest_terms_and_both_signs() -> None:

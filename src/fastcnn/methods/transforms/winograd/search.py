@@ -2,7 +2,7 @@
 
 Two steps. The growth of a form (:mod:`fastcnn.methods.transforms.winograd.error`) is computed for every set of
 candidates where those can be counted out, else for the sets that exchanging one point after another leads to from
-random starts; it predicts the measured error to some ten percent. The sets of least growth are then measured, and
+random starts; it predicts the measured error within a third or so. The sets of least growth are then measured, and
 ranked by what was measured, beside the published table's points.
 """
 
@@ -159,7 +159,7 @@ def search_points(
 
     References
     ----------
-    Barabasz et al. 2018, arXiv:1803.10986, section 5, search by measured error alone; Alam et al. 2022,
+    Barabasz et al. 2018, arXiv:1803.10986, by measured error alone; Alam et al. 2022,
     arXiv:2201.10369, among groups of c, -c, 1/c, -1/c.
 
     Examples
