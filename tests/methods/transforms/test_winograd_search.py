@@ -227,8 +227,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def terminal_for(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Stand in for stderr: from within a test, as pytest replaces it between a fixture and its test."""
     made = Terminal()
     monkeypatch.setattr(sys, "stderr", made)
     monkeypatch.setenv("TERM", "xterm")
@@ -240,16 +240,17 @@ def test_without_a_terminal_no_bar_is_drawn(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_a_bar_is_drawn_unless_it_is_declined(terminal: Terminal) -> None:
+def test_on_a_terminal_a_bar_is_drawn_unless_it_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_for(monkeypatch)
     search_points(2, 3, candidates=SMALL, trials=5, keep=1, progress=False)
     assert terminal.getvalue() == ""
     search_points(2, 3, candidates=SMALL, trials=5, keep=1)
     assert "points of F(2,3)" in terminal.getvalue()
 
 
-def test_an_interrupt_ends_the_search_and_gives_the_terminal_back(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_ends_the_search_and_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_for(monkeypatch)
+
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
