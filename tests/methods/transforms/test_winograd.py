@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import pkgutil
 from fractions import Fraction
 from math import lcm
 
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastcnn.methods.transforms import winograd
 from fastcnn.methods.transforms.winograd import POINTS, WinogradMatrices, is_exact, winograd_matrices
 
 
@@ -127,3 +131,16 @@ def test_bad_arguments_are_named(call: object, message: str) -> None:
         call()
     with pytest.raises(TypeError, match=r"m must be an integer, got 2\.0"):
         winograd_matrices(2.0, 3)  # type: ignore[arg-type]
+
+
+MODULES = [module.name for module in pkgutil.iter_modules(winograd.__path__, f"{winograd.__name__}.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_the_docstrings_hold(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_there_are_examples() -> None:
+    found = [doctest.DocTestFinder().find(importlib.import_module(name)) for name in MODULES]
+    assert sum(bool(test.examples) for tests in found for test in tests) >= 5

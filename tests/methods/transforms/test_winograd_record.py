@@ -43,13 +43,14 @@ def test_measured_now_the_published_order_shows(channels: int) -> None:
     layer = command.measure_layer(3, channels, seed=1)
     assert command.order_shows([layer])
     two, four, six = layer["forms"]
-    assert 0 < two["native"] <= 2 * layer["native_direct"] <= 2 * DIRECT
+    assert 0 < layer["native_direct"] <= DIRECT
+    assert 0 < layer["torch_direct"] <= DIRECT
     assert all(form["published"] <= 1.2 * form["long_sums"] for form in layer["forms"])
     assert two["native"] < four["native"] < six["native"]
     for form in layer["forms"]:
         assert form["native"] <= WINOGRAD[form["tile"]]
         assert form["searched"] <= form["published"]
-        assert 0.2 < form["native"] / form["published"] < 5
+        assert 0.2 < form["native"] / form["published"] < 10
     assert four["searched"] * 1.2 < four["published"] < four["native"]
 
 

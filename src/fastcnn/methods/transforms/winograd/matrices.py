@@ -3,7 +3,7 @@
 ``y = A^T [(G g) * (B^T d)]`` is the correlation of a tile d (t = m + r - 1 values) with a kernel g (r taps),
 giving m outputs with t multiplications. Everything is done in ``fractions.Fraction``, so the identity is
 proved, not sampled; casting to floats is the caller's last step. Exact as algebra; in float32 the error
-grows with t (F(6,3) about ten times direct convolution). Oracle of the native kernels' matrices.
+grows with t (F(6,3) ten to thirty times direct convolution's). Oracle of the native kernels' matrices.
 """
 
 from __future__ import annotations
