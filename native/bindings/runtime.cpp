@@ -13,6 +13,7 @@
 #include "bindings/bindings.h"
 #include "kernels/amx/amx.h"
 #include "kernels/direct/direct.h"
+#include "kernels/fft/fft.h"
 #include "kernels/winograd/winograd.h"
 #include "runtime/net.h"
 
@@ -158,6 +159,15 @@ void bind_runtime(nb::module_& m) {
   m.def(
       "tile_group", [](const std::string& isa) { return tile_kernels(isa_from_name(isa)).tile; }, nb::arg("isa"),
       "tiles that the product of tile forms keeps in registers at once");
+  m.def(
+      "fft_sizes",
+      [](const std::string& isa) {
+        const FftForms& all = fft_forms(isa_from_name(isa));
+        std::vector<int> sizes;
+        for (int i = 0; i < all.count; ++i) sizes.push_back(all.forms[i].t_y);
+        return sizes;
+      },
+      nb::arg("isa"), "points along an axis of the FFT tiles there are kernels for");
   m.def(
       "winograd_matrices",
       [](int mm, int r) {

@@ -22,7 +22,8 @@ ISAS: list[str] = list(_native.host()["isa_available"])
 # Largest error relative to the largest output, per kind of kernel. Sums of a few thousand terms in float32 stay below
 # 1e-6; the transforms of F(6) multiply coefficients up to 21/4 twice.
 DIRECT = 2e-6
-WINOGRAD = {4: 4e-6, 6: 4e-5, 8: 1e-4}  # by tile size t = m + r - 1: acceptance of the specification
+WINOGRAD = {4: 4e-6, 6: 4e-5, 8: 1e-4, 10: 4e-4}  # by tile size t = m + r - 1: acceptance of the specification
+FFT = 4e-6  # likewise
 
 
 class Maker:

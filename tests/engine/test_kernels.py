@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from fastcnn.engine.graph import Graph
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.plan.tune import exact_choice
 from fastcnn.engine.run.net import CompiledNet
-from tests.engine.nets import DIRECT, ISAS, WINOGRAD, Maker, choose, compiled, error_of, inputs_for, native
+from tests.engine.nets import (
+    DIRECT, FFT, ISAS, WINOGRAD, Maker, choose, compiled, error_of, inputs_for, native, poison,
+)  # fmt: skip
 
 pytestmark = pytest.mark.parametrize("isa", ISAS)
 CHANNELS = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 32, 33, 40])
@@ -145,25 +148,24 @@ def test_weights_of_16_bits_lose_nothing(isa: str) -> None:
     assert error_of(net, inputs_for(graph)) <= DIRECT
 
 
-@FEW
-@given(
-    form=st.sampled_from([(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)]), n=st.integers(1, 2), in_c=CHANNELS, out_c=CHANNELS,
-    h=st.integers(1, 20), w=st.integers(1, 20), pad=st.tuples(*[st.integers(0, 2)] * 4), threads=st.integers(1, 3),
-    split=st.sampled_from(["tiles", "panels"]), weights=st.sampled_from(["f32", "i16"]), chunk=st.integers(1, 20),
-    residual=st.booleans(), act=st.sampled_from([None, "relu", "silu"]), late=st.booleans(),
-)  # fmt: skip
-def test_winograd(
-    isa: str, form: tuple[int, int], n: int, in_c: int, out_c: int, h: int, w: int, pad: tuple[int, int, int, int],
-    threads: int, split: str, weights: str, chunk: int, residual: bool, act: str | None, late: bool,
-) -> None:  # fmt: skip
-    m, r = form
-    h, w = max(h, r - pad[0] - pad[2]), max(w, r - pad[1] - pad[3])
-    make = Maker(m * 100 + in_c, (n, in_c, h, w))
+FORMS = [(2, (3, 3)), (4, (3, 3)), (6, (3, 3)), (2, (5, 5)), (4, (5, 5))] + [
+    (m, shape) for k, ms in {3: (2, 4, 6), 5: (2, 4), 7: (2, 4)}.items() for m in ms for shape in ((1, k), (k, 1))
+]
+
+
+def tiled_error(
+    isa: str, candidate: Candidate, kernel: tuple[int, int], n: int, in_c: int, out_c: int, h: int, w: int,
+    pad: tuple[int, int, int, int], threads: int, residual: bool, act: str | None, late: bool,
+) -> float:  # fmt: skip
+    """Error of a convolution by tiles, with what may follow it."""
+    kh, kw = kernel
+    h, w = max(h, kh - pad[0] - pad[2]), max(w, kw - pad[1] - pad[3])
+    make = Maker(in_c, (n, in_c, h, w))
     blocked = make.op("mul_scalar", make.conv("x0", in_c, in_c, 1), value=1.5)
-    y = make.conv(blocked, in_c, out_c, r, padding=list(pad))
+    y = make.conv(blocked, in_c, out_c, kernel, padding=list(pad))
     layer = y
     if residual:
-        other = make.conv(blocked, in_c, out_c, r, padding=list(pad))
+        other = make.conv(blocked, in_c, out_c, kernel, padding=list(pad))
         if late and act:
             y = make.op("add", make.op(act, y), other)
         else:
@@ -172,11 +174,58 @@ def test_winograd(
         y = make.op(act, y)
     graph = make.graph(y)
     net = compiled(graph, isa, threads, exact=True)
-    attrs = {"m": m, "chunk": chunk, "split": split, "weights": weights}
-    choose(net, layer, Candidate("w", "winograd", attrs, exact=False))
-    assert "winograd" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
-    rounding = {4: 1e-4, 6: 1e-3, 8: 5e-3}[m + r - 1] if weights == "i16" else 0.0
-    assert error_of(net, inputs_for(graph), least=1.0) <= WINOGRAD[m + r - 1] + rounding
+    choose(net, layer, candidate)
+    assert candidate.op in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
+    poison(net)
+    return error_of(net, inputs_for(graph), least=1.0)
+
+
+TILED = {
+    "n": st.integers(1, 2), "in_c": CHANNELS, "out_c": CHANNELS, "h": st.integers(1, 20), "w": st.integers(1, 20),
+    "pad": st.tuples(*[st.integers(0, 2)] * 4), "threads": st.integers(1, 3), "residual": st.booleans(),
+    "act": st.sampled_from([None, "relu", "silu"]), "late": st.booleans(),
+}  # fmt: skip
+SHARED_OUT = {
+    "split": st.sampled_from(["tiles", "panels"]), "weights": st.sampled_from(["f32", "i16"]),
+    "chunk": st.integers(1, 20),
+}  # fmt: skip
+
+
+@FEW
+@given(form=st.sampled_from(FORMS), shared=st.fixed_dictionaries(SHARED_OUT), layer=st.fixed_dictionaries(TILED))
+def test_winograd(isa: str, form: tuple[int, tuple[int, int]], shared: dict[str, Any], layer: dict[str, Any]) -> None:
+    m, kernel = form
+    t = m + max(kernel) - 1
+    rounding = {4: 1e-4, 6: 1e-3, 8: 5e-3, 10: 5e-2}[t] if shared["weights"] == "i16" else 0.0
+    error = tiled_error(isa, Candidate("w", "winograd", {"m": m, **shared}, exact=False), kernel, **layer)
+    assert error <= WINOGRAD[t] + rounding
+
+
+@FEW
+@given(
+    size=st.sampled_from(range(12)), kh=st.integers(1, 64), kw=st.integers(1, 64),
+    shared=st.fixed_dictionaries(SHARED_OUT), layer=st.fixed_dictionaries(TILED),
+)  # fmt: skip
+def test_fft(isa: str, size: int, kh: int, kw: int, shared: dict[str, Any], layer: dict[str, Any]) -> None:
+    """Kernels of any size up to the tile, maps smaller and larger than it, tiles that hang over."""
+    tile = _native.fft_sizes(isa)[size]
+    kernel = (min(kh, tile), min(kw, tile))
+    layer["in_c"], layer["out_c"] = min(layer["in_c"], 20), min(layer["out_c"], 35)
+    layer["pad"] = tuple(min(2 * pad, kernel[i % 2] - 1) for i, pad in enumerate(layer["pad"]))
+    error = tiled_error(isa, Candidate("f", "fft", {"tile": tile, **shared}, exact=False), kernel, **layer)
+    assert error <= FFT + (1e-4 if shared["weights"] == "i16" else 0.0)
+
+
+@pytest.mark.parametrize("size", range(12))
+def test_every_fft_size(isa: str, size: int) -> None:
+    """A map of several tiles, of which the last ones hang over, and a kernel of a third of the tile."""
+    tile = _native.fft_sizes(isa)[size]
+    kernel = (tile // 3, tile // 3 + 1)
+    error = tiled_error(
+        isa, Candidate("f", "fft", {"tile": tile, "chunk": 3, "split": "tiles"}, exact=False), kernel, 1, 3, 18,
+        tile + 9, tile + 4, (1, 0, 1, 2), 2, True, "relu", False,
+    )  # fmt: skip
+    assert error <= FFT
 
 
 @FEW

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastcnn.engine.plan.slots import Candidate, Draft, Slot
+from fastcnn.engine.plan.tiles import form_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +110,14 @@ def transposed(draft: Draft, candidate: Candidate, lanes: int) -> int:
     return images * taps * _channel_pairs(draft, filters, lanes)
 
 
-def winograd(draft: Draft, candidate: Candidate, lanes: int) -> int:
-    """t x t products per tile, input channel and filter; tiles at the lower and right edge count whole.
+def tiles(draft: Draft, candidate: Candidate, lanes: int) -> int:
+    """The products of a form per tile, input channel and filter; tiles at the lower and right edge count whole.
 
     The transforms are additions and multiplications by constants and do not count.
     """
     images, filters, out_h, out_w = draft.out.nchw
-    m, r = int(candidate.attrs["m"]), int(draft.weights["weight"].shape[2])
-    tiles = -(-out_h // m) * -(-out_w // m)
-    return images * tiles * (m + r - 1) ** 2 * _channel_pairs(draft, filters, lanes)
+    form = form_of(candidate.op, candidate.attrs, draft.weights["weight"].shape[2:4])
+    return form.tiles(images, (out_h, out_w)) * form.products * _channel_pairs(draft, filters, lanes)
 
 
 def depthwise(draft: Draft, candidate: Candidate, lanes: int) -> int:
@@ -154,7 +154,8 @@ def amx(draft: Draft, candidate: Candidate, lanes: int) -> int:
 _COUNTERS: dict[str, Callable[[Draft, Candidate, int], int]] = {
     "direct": direct,
     "transposed": transposed,
-    "winograd": winograd,
+    "winograd": tiles,
+    "fft": tiles,
     "depthwise": depthwise,
     "amx": amx,
 }

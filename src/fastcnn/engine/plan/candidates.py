@@ -5,7 +5,6 @@ The guesses are rules of thumb measured on AVX2 and AVX-512 machines; tuning rep
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,14 +35,6 @@ def _configs(isa: str) -> list[tuple[int, int]]:
     return [(int(tile), int(panel)) for tile, panel in _native.direct_configs(isa)]
 
 
-def _chunks(target: Target, tile: int, tile_bytes: int, share: int) -> list[int]:
-    """Tiles to transform at once, whole groups of them: what L2 holds half of, and what stays in L3."""
-    most = -(-share // tile) * tile
-    near = max(2 * tile, target.l2_bytes // 2 // tile_bytes // tile * tile)
-    wide = max(9 * tile, min(_L3_SHARE_BYTES, 4 * target.l2_bytes) // tile_bytes // tile * tile)
-    return sorted({min(near, most), min(wide, most)})
-
-
 @lru_cache
 def _bf16_pays(isa: str) -> bool:
     return bool(_native.bf16_pays(isa))
@@ -52,11 +43,6 @@ def _bf16_pays(isa: str) -> bool:
 @lru_cache
 def _amx(isa: str) -> str:
     return str(_native.amx(isa))
-
-
-@lru_cache
-def _tile_group(isa: str) -> int:
-    return int(_native.tile_group(isa))
 
 
 def make_target(isa: str, threads: int, *, weight_bytes: int | None = None) -> Target:
@@ -124,7 +110,7 @@ def direct_candidates(
             found.append(Candidate(f"direct:{tile}x{panel}:{split}", "direct", attrs))
     # One tile with both splits says more than two tiles with one.
     found = sorted(found, key=lambda c: c.attrs["split"] != found[0].attrs["split"])
-    if not exact and weight_bytes > _UNPACK_FROM_BYTES and pixels * batch <= _UNPACK_MOST_PIXELS:
+    if not exact and weight_bytes > UNPACK_FROM_BYTES and pixels * batch <= _UNPACK_MOST_PIXELS:
         best = next((c for c in found if c.attrs["split"] == "panels"), found[0])
         attrs = {**best.attrs, "split": "panels", "weights": "i16"}
         label = f"direct_i16:{best.attrs['tile']}x{best.attrs['panel']}"
@@ -132,7 +118,7 @@ def direct_candidates(
     return found
 
 
-_UNPACK_FROM_BYTES = 1 << 20
+UNPACK_FROM_BYTES = 1 << 20
 """Weights below this stay in cache from one inference to the next: halving their bytes gains nothing."""
 _UNPACK_MOST_PIXELS = 64
 """With more pixels the products take longer than reading the weights."""
@@ -270,57 +256,3 @@ def amx_likely(layer: AmxLayer, target: Target) -> bool:
 
 
 _AMX_LIKELY_WASTE = 1.5
-
-FORMS = {3: (6, 4, 2), 5: (4, 2)}
-"""Output tiles m of the F(m, r) there are kernels for, by kernel size r."""
-
-_L3_SHARE_BYTES = 2 << 20
-"""What one thread's tiles may take of L3."""
-
-
-def winograd_candidates(
-    target: Target,
-    *,
-    batch: int,
-    in_channels: int,
-    out_channels: int,
-    kernel: int,
-    out_map: tuple[int, int],
-    relaxed: bool,
-) -> list[Candidate]:
-    """F(m, kernel) where it saves multiplications, tiles or output channels split between threads."""
-    tile = _tile_group(target.isa)
-    scored = []
-    for m in FORMS.get(kernel, ()):
-        t = m + kernel - 1
-        tiles_map = math.ceil(out_map[0] / m) * math.ceil(out_map[1] / m)
-        tiles = batch * tiles_map
-        saving = out_map[0] * out_map[1] * kernel**2 / (tiles_map * t * t)
-        if saving < 1.2:
-            continue
-        spectra_bytes = 4.0 * t * t * in_channels * out_channels
-        tile_bytes = 4 * t * t * in_channels
-        macs = t * t * tiles * in_channels * out_channels
-        for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
-            share = tiles if split == "panels" else math.ceil(tiles / target.threads)
-            for chunk in _chunks(target, tile, tile_bytes, share):
-                chunks = math.ceil(share / chunk)
-                own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
-                # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
-                tiles_fit = chunk * tile_bytes <= target.l2_bytes * 3 // 4
-                far = own_spectra if own_spectra + chunk * tile_bytes <= target.l2_bytes else own_spectra * chunks
-                far += 0 if tiles_fit else own_spectra / spectra_bytes * out_channels / 32 * chunk * tile_bytes * chunks
-                cost = macs / 60e9 / target.threads + far / 20e9
-                attrs = {"m": m, "chunk": chunk, "split": split}
-                label = f"winograd:{m}:{split}:{chunk}"
-                why = f"F({m},{kernel}): {saving:.1f}x fewer multiplications"
-                scored.append((cost, Candidate(label, "winograd", attrs, exact=False, why=why)))
-                # The transforms of larger tiles multiply what 16 bits round off, beyond any use in fp32.
-                half = (m == 2 or relaxed) and chunks == 1 and spectra_bytes > _UNPACK_FROM_BYTES
-                if half and (split == "panels" or target.threads == 1):
-                    cost = macs / 54e9 / target.threads + (far - own_spectra / 2) / 20e9
-                    label = f"winograd_i16:{m}:{split}:{chunk}"
-                    attrs = {**attrs, "weights": "i16"}
-                    why += ", spectra in 16 bits"
-                    scored.append((cost, Candidate(label, "winograd", attrs, exact=False, why=why)))
-    return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])]

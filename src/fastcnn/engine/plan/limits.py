@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from fastcnn.engine.graph.graph import Graph, GraphError
 from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.plan import tiles
 from fastcnn.engine.plan.candidates import AMX_PARTS
 from fastcnn.engine.plan.slots import Candidate, Draft, Slot
 
@@ -44,7 +45,7 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
     if draft.op == "pool" and "kernel" in attrs:
         _check_count(draft.name, math.prod(attrs["kernel"]), "taps of one window", MAX_PIXELS)
     weight = draft.weights.get("weight")
-    if candidate.op not in ("direct", "transposed", "winograd", "amx") or weight is None:
+    if candidate.op not in ("direct", "transposed", "amx", *tiles.OPS) or weight is None:
         return 4 * sum(int(array.size) for array in draft.weights.values())
     channels = _whole(source.nchw[1], lanes) if source.storage.blocked else source.nchw[1]
     if candidate.op == "amx":
@@ -58,9 +59,9 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
         phases = math.prod(min(s, n) for s, n in zip(attrs["stride"], out.nchw[2:], strict=True))
         _check_count(draft.name, phases, f"phases of strides {attrs['stride']}", MAX_PHASES)
         taps += phases  # a phase that no tap falls into still has one, of zeros
-    elif candidate.op == "winograd":
+    elif candidate.op in tiles.OPS:
         _check_count(draft.name, out.nchw[0] * math.prod(out.nchw[2:]), "pixels of a batch", 2 * MAX_PIXELS)
-        taps = (candidate.attrs["m"] + weight.shape[2] - 1) ** 2
+        taps = tiles.form_of(candidate.op, candidate.attrs, weight.shape[2:4]).products
     groups = _whole_groups(attrs["groups"], source.nchw[1], out.nchw[1], lanes)
     return int(4 * channels * filters * taps // groups + 1024 * phases)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.engine.graph.graph import Array
+from fastcnn.engine.plan import tiles
 from fastcnn.engine.plan.bands import Group
 from fastcnn.engine.plan.build import Built
 from fastcnn.engine.plan.lowering import Lowered
@@ -58,7 +59,7 @@ def hinted_choice(lowered: Lowered, hint: Mapping[str, str]) -> tuple[list[Candi
 def algorithm(label: str) -> str:
     """Return what decides about a candidate's numbers: the rest of its label is how it is shared out."""
     kind, _, rest = label.partition(":")
-    return f"{kind}:{rest.split(':')[0]}" if kind.startswith("winograd") else kind
+    return f"{kind}:{rest.split(':')[0]}" if kind.startswith(tiles.OPS) else kind
 
 
 def output_buffers(lowered: Lowered) -> list[Array]:

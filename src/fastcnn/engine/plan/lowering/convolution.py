@@ -9,16 +9,16 @@ from fastcnn.engine.plan.candidates import (
     amx_likely,
     bf16_candidates,
     direct_candidates,
-    winograd_candidates,
 )
 from fastcnn.engine.plan.lowering.epilogue import bias_weights, split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
 from fastcnn.engine.plan.slots import Candidate, Slot
+from fastcnn.engine.plan.tiles import tile_candidates
 
 
 @lowers("conv2d", "conv1d")
 def conv(low: Lowerer, node: Node) -> None:
-    """Depthwise kernel for one filter per channel; else direct or Winograd, chosen among candidates."""
+    """Depthwise kernel for one filter per channel; else direct, tiled by Winograd or FFT, or AMX, among candidates."""
     weight, a = low.weight(node, "weight"), node.attrs
     stride, padding, dilation = list(a["stride"]), list(a["padding"]), list(a["dilation"])
     if node.op == "conv1d":
@@ -59,10 +59,10 @@ def conv(low: Lowerer, node: Node) -> None:
             out_map=(out_h, out_w),
         )  # fmt: skip
         candidates = rounded + candidates
-    winograd = not planar and groups == 1 and weight.shape[2] == weight.shape[3] and stride == dilation == [1, 1]
-    if winograd and not low.exact and channels >= lanes and filters >= lanes:
-        fast = winograd_candidates(
-            low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2],
+    tiled = not planar and groups == 1 and stride == dilation == [1, 1]
+    if tiled and not low.exact and channels >= lanes and filters >= lanes:
+        fast = tile_candidates(
+            low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
             out_map=(out_h, out_w), relaxed=low.relaxed,
         )  # fmt: skip
         candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates

@@ -1,0 +1,173 @@
+"""Convolution by transformed tiles: Winograd's forms and the FFT's, what they multiply, and which to try.
+
+The native step (native/runtime/steps/tiles.cpp) runs both: a form turns a tile of the input into some numbers, as many
+products over the channels follow, and a tile of the output comes out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from fastcnn import _native
+from fastcnn.engine.plan.candidates import UNPACK_FROM_BYTES, Target
+from fastcnn.engine.plan.slots import Candidate
+
+OPS = ("winograd", "fft")
+"""Native ops that are tile forms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileForm:
+    """A form for one kernel.
+
+    Attributes
+    ----------
+    down, across : int
+        Rows and columns of an output tile.
+    points : tuple of int
+        Rows and columns of an input tile.
+    products : int
+        Real multiplications of a tile, for each pair of an input channel and a filter.
+    """
+
+    down: int
+    across: int
+    points: tuple[int, int]
+    products: int
+
+    def tiles(self, batch: int, out_map: tuple[int, int]) -> int:
+        """Tiles that cover the output, those at the edges whole."""
+        return batch * math.ceil(out_map[0] / self.down) * math.ceil(out_map[1] / self.across)
+
+    def saving(self, kernel: tuple[int, int], out_map: tuple[int, int]) -> float:
+        """Multiplications of the direct algorithm for one of this form."""
+        return math.prod(out_map) * math.prod(kernel) / (self.tiles(1, out_map) * self.products)
+
+
+def form_of(op: str, attrs: Mapping[str, Any], kernel: tuple[int, int]) -> TileForm:
+    """The form that a candidate's attributes name; Winograd leaves an axis of one tap alone."""
+    if op == "fft":
+        tile = int(attrs["tile"])
+        points = (tile, tile)
+        products = 3 * (tile * tile // 2 - 2) + 4  # of a complex frequency three, of a real one one
+    else:
+        m = int(attrs["m"])
+        points = (m + kernel[0] - 1 if kernel[0] > 1 else 1, m + kernel[1] - 1 if kernel[1] > 1 else 1)
+        products = math.prod(points)
+    down, across = (points[i] - kernel[i] + 1 for i in range(2))
+    return TileForm(down=down, across=across, points=points, products=products)
+
+
+WINOGRAD_TILES = {(3, 3): (6, 4, 2), (5, 5): (4, 2)} | {
+    shape: tiles for k, tiles in {3: (6, 4, 2), 5: (4, 2), 7: (4, 2)}.items() for shape in ((1, k), (k, 1))
+}
+"""Output tiles m of the forms there are kernels for, by kernel."""
+
+_L3_SHARE_BYTES = 2 << 20
+"""What one thread's tiles may take of L3."""
+_LEAST_SAVING = 1.2
+_MOST_FFT = 4
+"""Best guesses among the sizes, splits and chunks of FFT tiles that are tried."""
+
+
+@lru_cache
+def _group(isa: str) -> int:
+    return int(_native.tile_group(isa))
+
+
+@lru_cache
+def _fft_sizes(isa: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in _native.fft_sizes(isa))
+
+
+def tile_candidates(
+    target: Target,
+    *,
+    batch: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int],
+    out_map: tuple[int, int],
+    relaxed: bool,
+) -> list[Candidate]:
+    """Forms that save multiplications, best guess first; tiles or output channels split between threads."""
+    layer = _Layer(batch, in_channels, out_channels, kernel, out_map)
+    winograd = [
+        found
+        for m in WINOGRAD_TILES.get(kernel, ())
+        for found in _ways(layer, target, "winograd", {"m": m}, f"winograd:{m}", relaxed or m == 2)
+    ]
+    fft = [
+        found
+        for size in _fft_sizes(target.isa)
+        if size >= max(kernel) and max(kernel) > 1
+        for found in _ways(layer, target, "fft", {"tile": size}, f"fft:{size}", True)
+    ]
+    fft = sorted(fft, key=lambda pair: pair[0])[:_MOST_FFT]
+    return [candidate for _, candidate in sorted(winograd + fft, key=lambda pair: pair[0])]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    batch: int
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    out_map: tuple[int, int]
+
+
+def _ways(
+    layer: _Layer, target: Target, op: str, which: dict[str, int], label: str, rounds_well: bool
+) -> Iterator[tuple[float, Candidate]]:
+    """Yield (seconds, about; candidate) for every split and chunk of a form, none if it hardly saves anything.
+
+    ``rounds_well``: whether spectra in 16 bits keep within any use: the transforms of large Winograd tiles multiply what
+    is rounded off.
+    """
+    form = form_of(op, which, layer.kernel)
+    saving = form.saving(layer.kernel, layer.out_map)
+    if saving < _LEAST_SAVING:
+        return
+    tiles = form.tiles(layer.batch, layer.out_map)
+    pairs = layer.in_channels * layer.out_channels
+    spectra_bytes = 4.0 * form.products * pairs
+    tile_bytes = 4 * form.products * layer.in_channels
+    macs = form.products * tiles * pairs
+    passes = 2.0 if op == "winograd" else 4 * math.log2(form.points[0]) + 6  # of vector operations over a tile
+    transforms = tiles * (layer.in_channels + layer.out_channels) / target.lanes * passes * math.prod(form.points)
+    if op == "fft":
+        why = f"FFT of {form.points[0]}x{form.points[1]} tiles: {saving:.1f}x fewer multiplications"
+    else:
+        sizes = {str(m) for m, k in zip((form.down, form.across), layer.kernel, strict=True) if k > 1}
+        why = f"F({sizes.pop()},{max(layer.kernel)}): {saving:.1f}x fewer multiplications"
+    for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
+        share = tiles if split == "panels" else math.ceil(tiles / target.threads)
+        for chunk in _chunks(target, _group(target.isa), tile_bytes, share):
+            chunks = math.ceil(share / chunk)
+            own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
+            # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
+            tiles_fit = chunk * tile_bytes <= target.l2_bytes * 3 // 4
+            far = own_spectra if own_spectra + chunk * tile_bytes <= target.l2_bytes else own_spectra * chunks
+            far += 0 if tiles_fit else own_spectra / spectra_bytes * layer.out_channels / 32 * chunk * tile_bytes * chunks
+            cost = (macs / 60e9 + transforms / 2e9) / target.threads + far / 20e9
+            attrs = {**which, "chunk": chunk, "split": split}
+            name = f"{label}:{split}:{chunk}"
+            yield cost, Candidate(name, op, attrs, exact=False, why=why)
+            half = rounds_well and chunks == 1 and spectra_bytes > UNPACK_FROM_BYTES
+            if half and (split == "panels" or target.threads == 1):
+                cost = (macs / 54e9 + transforms / 2e9) / target.threads + (far - own_spectra / 2) / 20e9
+                name = f"{op}_i16:{next(iter(which.values()))}:{split}:{chunk}"
+                attrs = {**attrs, "weights": "i16"}
+                yield cost, Candidate(name, op, attrs, exact=False, why=why + ", spectra in 16 bits")
+
+
+def _chunks(target: Target, group: int, tile_bytes: int, share: int) -> list[int]:
+    """Tiles to transform at once, whole groups of them: what L2 holds half of, and what stays in L3."""
+    most = -(-share // group) * group
+    near = max(2 * group, target.l2_bytes // 2 // tile_bytes // group * group)
+    wide = max(9 * group, min(_L3_SHARE_BYTES, 4 * target.l2_bytes) // tile_bytes // group * group)
+    return sorted({min(near, most), min(wide, most)})
