@@ -77,6 +77,7 @@ int64_t direct_rule(StepRule& r);
 int64_t transposed_rule(StepRule& r);
 int64_t winograd_rule(StepRule& r);
 int64_t fft_rule(StepRule& r);
+int64_t fft_depthwise_rule(StepRule& r);
 int64_t amx_rule(StepRule& r);
 int64_t depthwise_rule(StepRule& r);
 int64_t pool_rule(StepRule& r);

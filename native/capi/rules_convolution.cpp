@@ -147,25 +147,34 @@ int64_t transposed_rule(StepRule& r) {
   return direct_floats(r, groups, taps + phases);
 }
 
-// All but which form it is: `find` finds it, or null.
+// The form that find(kh, kw) finds, or null, and that its tiles cover the map.
 template <class Find>
-int64_t tiles_rule(StepRule& r, Find find) {
+const TileForm& tiled_map(StepRule& r, Find find) {
   convolution_inputs(r);
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
   const TileForm* form = w.shape[2] <= kMostTile && w.shape[3] <= kMostTile ? find(w.shape[2], w.shape[3]) : nullptr;
   r.require(form != nullptr, "there is no such form for this kernel");
-  r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
   r.list("stride", 2, 1, 1);
   r.list("dilation", 2, 1, 1);
-  r.integer("groups", 1, 1);
-  r.word("split", {"tiles", "panels"});
-  r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& padding = r.list("padding", 4, 0, kMostStep);
   r.require(out.h == in.h + padding[0] + padding[2] - w.shape[2] + 1 &&
                 out.w == in.w + padding[1] + padding[3] - w.shape[3] + 1,
             "map and padding differ");
+  r.require(bounded_product({out.n, out.h, out.w}) <= INT32_MAX, "more tiles than can be counted");
+  return *form;
+}
+
+template <class Find>
+int64_t tiles_rule(StepRule& r, Find find) {
+  const TileForm* form = &tiled_map(r, find);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  const FloatArray& w = r.weight("weight", 4);
+  r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
+  r.integer("groups", 1, 1);
+  r.word("split", {"tiles", "panels"});
+  r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const int64_t m_y = form->t_y - w.shape[2] + 1, m_x = form->t_x - w.shape[3] + 1;
   const int64_t tiles = bounded_product({out.n, (out.h + m_y - 1) / m_y, (out.w + m_x - 1) / m_x});
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
@@ -186,11 +195,20 @@ int64_t winograd_rule(StepRule& r) {
   });
 }
 
-int64_t fft_rule(StepRule& r) {
-  const int64_t tile = r.integer("tile", 2, kMostTile);
-  return tiles_rule(r, [&](int64_t kh, int64_t kw) -> const TileForm* {
+auto fft_of(StepRule& r) {
+  return [&r, tile = r.integer("tile", 2, kMostTile)](int64_t kh, int64_t kw) {
     return std::max(kh, kw) > tile ? nullptr : find_fft(r.p.isa, static_cast<int>(tile));
-  });
+  };
+}
+int64_t fft_rule(StepRule& r) { return tiles_rule(r, fft_of(r)); }
+
+int64_t fft_depthwise_rule(StepRule& r) {
+  const TileForm& form = tiled_map(r, fft_of(r));
+  const FloatArray& w = r.weight("weight", 4);
+  const int64_t channels = r.s.in[0].c;
+  r.require(w.shape[0] == channels && w.shape[1] == 1 && r.s.out.c == channels, "needs one filter for each channel");
+  r.integer("groups", channels, channels);
+  return bounded_product({form.freqs, r.s.out.blocks, r.p.lanes});
 }
 
 int64_t amx_rule(StepRule& r) {

@@ -12,6 +12,7 @@ const std::map<std::string, Rule>& step_rules() {
       {"transposed", transposed_rule},
       {"winograd", winograd_rule},
       {"fft", fft_rule},
+      {"fft_depthwise", fft_depthwise_rule},
       {"amx", amx_rule},
       {"depthwise", depthwise_rule},
       {"pool", pool_rule},

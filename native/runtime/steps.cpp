@@ -5,6 +5,7 @@ namespace fastcnn {
 std::unique_ptr<Step> make_direct(const StepSpec&);
 std::unique_ptr<Step> make_transposed(const StepSpec&);
 std::unique_ptr<Step> make_tiles(const StepSpec&);
+std::unique_ptr<Step> make_fft_depthwise(const StepSpec&);
 std::unique_ptr<Step> make_amx(const StepSpec&);
 std::unique_ptr<Step> make_depthwise(const StepSpec&);
 std::unique_ptr<Step> make_pool(const StepSpec&);
@@ -32,6 +33,7 @@ static const std::map<std::string, StepFactory>& factories() {
       {"transposed", make_transposed},
       {"winograd", make_tiles},
       {"fft", make_tiles},
+      {"fft_depthwise", make_fft_depthwise},
       {"amx", make_amx},
       {"depthwise", make_depthwise},
       {"pool", make_pool},

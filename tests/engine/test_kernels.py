@@ -216,6 +216,33 @@ def test_fft(isa: str, size: int, kh: int, kw: int, shared: dict[str, Any], laye
     assert error <= FFT + (1e-4 if shared["weights"] == "i16" else 0.0)
 
 
+@FEW
+@given(
+    size=st.sampled_from(range(12)), kh=st.integers(1, 64), kw=st.integers(1, 64), n=st.integers(1, 2),
+    c=CHANNELS.filter(lambda c: c > 1), h=SIZES, w=SIZES, pad=st.tuples(*[st.integers(0, 2)] * 4),
+    threads=st.integers(1, 3), act=st.sampled_from([None, "relu", "silu"]), residual=st.booleans(),
+)  # fmt: skip
+def test_fft_depthwise(
+    isa: str, size: int, kh: int, kw: int, n: int, c: int, h: int, w: int, pad: tuple[int, int, int, int],
+    threads: int, act: str | None, residual: bool,
+) -> None:  # fmt: skip
+    tile = _native.fft_sizes(isa)[size]
+    kh, kw = min(kh, tile), min(kw, tile)
+    pads = [min(2 * p, k - 1) for p, k in zip(pad, (kh, kw, kh, kw), strict=True)]
+    make = Maker(c, (n, c, max(h, kh - pads[0] - pads[2]), max(w, kw - pads[1] - pads[3])))
+    layer = y = make.conv("x0", c, c, (kh, kw), padding=pads, groups=c)
+    if residual:
+        y = make.op("add", y, make.conv("x0", c, c, (kh, kw), padding=pads, groups=c))
+    if act:
+        y = make.op(act, y)
+    graph = make.graph(y)
+    net = compiled(graph, isa, threads, exact=True)
+    choose(net, layer, Candidate("f", "fft_depthwise", {"tile": tile}, exact=False))
+    assert "fft_depthwise" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
+    poison(net)
+    assert error_of(net, inputs_for(graph), least=1.0) <= FFT
+
+
 @pytest.mark.parametrize("size", range(12))
 def test_every_fft_size(isa: str, size: int) -> None:
     """A map of several tiles, of which the last ones hang over, and a kernel of a third of the tile."""

@@ -77,9 +77,14 @@ void product(const TileProduct& p) {
   }
 }
 
+template <int V>
+void multiply(const float* u, float* v, size_t floats) {
+  for (size_t i = 0; i < floats; i += V) store<V>(v + i, load<V>(v + i) * load<V>(u + i));
+}
+
 template <int V, int TILE>
 TileKernels make_tiles(Isa isa) {
-  return {isa, V, TILE, 2, product<V, TILE>};
+  return {isa, V, TILE, 2, product<V, TILE>, multiply<V>};
 }
 
 }  // namespace

@@ -78,6 +78,8 @@ struct TileKernels {
   int lanes;
   int tile, panel;  // tiles of a group and vectors of a panel: the registers of product()
   void (*product)(const TileProduct&);
+  // v *= u, in whole vectors: where there is no sum over channels.
+  void (*multiply)(const float* u, float* v, size_t floats);
 };
 
 const TileKernels& tile_kernels(Isa isa);

@@ -8,12 +8,12 @@
 // small maps, where the weights are what costs and each core should read only half of them.
 //
 // weights "i16": spectra in 16 bits, expanded a piece at a time into L1; for layers that wait for their weights.
+#include "kernels/tiles/tiles.h"
+
 #include <algorithm>
 
-#include "kernels/fft/fft.h"
-#include "kernels/winograd/winograd.h"
-#include "runtime/step.h"
 #include "runtime/steps/rounding.h"
+#include "runtime/steps/tiling.h"
 
 namespace fastcnn {
 namespace {
@@ -23,74 +23,45 @@ constexpr int kSkew = 16;  // floats: keeps frequency strides off powers of two
 class TileStep final : public Step {
  public:
   explicit TileStep(const StepSpec& spec)
-      : in_(spec.in.at(0)),
+      : tiling_(spec),
+        in_(tiling_.in),
+        form_(*tiling_.form),
         kernels_(tile_kernels(spec.isa)),
         unpack_(unpack_kernels(spec.isa)),
+        op_(spec.op),
         lanes_(kernels_.lanes) {
     out = spec.out;
-    const FloatArray& w = spec.weight("weight");
-    if (w.shape.size() != 4 || !in_.blocked) throw std::invalid_argument(spec.op + ": needs a blocked input");
-    kh_ = static_cast<int>(w.shape[2]), kw_ = static_cast<int>(w.shape[3]);
-    const std::string kernel = std::to_string(kh_) + " x " + std::to_string(kw_);
-    if (spec.op == "winograd") {
-      const int m = static_cast<int>(spec.integer("m"));
-      winograd_ = find_winograd(spec.isa, m, kh_, kw_);
-      if (winograd_ == nullptr) {
-        throw std::invalid_argument("winograd: there is no form of m = " + std::to_string(m) + " for kernels of " +
-                                    kernel);
-      }
-      form_ = &winograd_->form;
-    } else {
-      const int tile = static_cast<int>(spec.integer("tile"));
-      form_ = find_fft(spec.isa, tile);
-      if (form_ == nullptr || kh_ > tile || kw_ > tile) {
-        throw std::invalid_argument("fft: there is no tile of " + std::to_string(tile) + " for kernels of " + kernel);
-      }
-    }
-    m_y_ = form_->t_y - kh_ + 1, m_x_ = form_->t_x - kw_ + 1;
-    epilogue_ = parse_epilogue(spec, out.blocks, lanes_);
-    if (epilogue_.has_residual) residual_ = spec.in.at(1);
     chunk_ = static_cast<int>(spec.integer("chunk"));
     split_panels_ = spec.word("split", "tiles") == "panels";
     i16_ = spec.word("weights", "f32") == "i16";
-    const auto& padding = spec.list("padding", 4);
-    pad_top_ = static_cast<int>(padding[0]);
-    pad_left_ = static_cast<int>(padding[1]);
-    tiles_y_ = (out.h + m_y_ - 1) / m_y_;
-    tiles_x_ = (out.w + m_x_ - 1) / m_x_;
     if (chunk_ < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
     chunk_ = (chunk_ + kernels_.tile - 1) / kernels_.tile * kernels_.tile;  // whole groups, as cut() makes them
-    pack(w);
+    pack(spec.weight("weight"));
     group_stride_ = static_cast<ptrdiff_t>(in_.blocks) * kernels_.tile * lanes_;
     v_stride_ = chunk_ / kernels_.tile * group_stride_ + kSkew;
     m_stride_ = static_cast<ptrdiff_t>(chunk_) * kernels_.panel * lanes_ + kSkew;
   }
 
   std::string kernel() const override {
-    const auto by = [](int y, int x) { return std::to_string(y).append("x").append(std::to_string(x)); };
-    const std::string tile = winograd_ == nullptr ? by(form_->t_y, form_->t_x) : by(m_y_, m_x_);
-    return std::string(winograd_ == nullptr ? "fft_" : "winograd_")
-        .append(i16_ ? "i16_" : "f32_")
-        .append(winograd_ == nullptr ? "t" : "f")
-        .append(tile)
-        .append("k")
-        .append(by(kh_, kw_))
+    return std::string(op_)
+        .append(i16_ ? "_i16_" : "_f32_")
+        .append(tiling_.name())
         .append("_")
         .append(isa_name(kernels_.isa));
   }
   size_t weight_bytes() const override {
-    return weights_.size() * sizeof(float) + rounded_.bytes() + epilogue_.bytes();
+    return weights_.size() * sizeof(float) + rounded_.bytes() + tiling_.epilogue.bytes();
   }
   size_t scratch_floats(int threads) const override {
-    const size_t freqs = static_cast<size_t>(form_->freqs);
+    const size_t freqs = static_cast<size_t>(form_.freqs);
     const size_t v = freqs * static_cast<size_t>(v_stride_);
     return (split_panels_ ? v : v * static_cast<size_t>(threads)) + own_floats() * static_cast<size_t>(threads);
   }
 
   void run(const RunContext& ctx) const override {
-    const size_t freqs = static_cast<size_t>(form_->freqs);
+    const size_t freqs = static_cast<size_t>(form_.freqs);
     const size_t v_size = freqs * static_cast<size_t>(v_stride_), own = own_floats();
-    const int tiles = out.n * tiles_y_ * tiles_x_;
+    const int tiles = tiling_.count();
     if (!split_panels_) {
       float* v = ctx.scratch + static_cast<size_t>(ctx.thread) * (v_size + own);
       float* m = v + v_size;
@@ -127,7 +98,7 @@ class TileStep final : public Step {
     int64_t block = 0, stop = out.blocks;
     if (split_panels_) RunContext::part_of(thread, threads, out.blocks, block, stop, kernels_.panel);
     if (block >= stop) return {};
-    const size_t column = static_cast<size_t>(block) * lanes_ * static_cast<size_t>(form_->freqs);
+    const size_t column = static_cast<size_t>(block) * lanes_ * static_cast<size_t>(form_.freqs);
     const ptrdiff_t rows = static_cast<ptrdiff_t>(in_.blocks) * lanes_;
     const ptrdiff_t count = rows * std::min<int64_t>(kernels_.panel, stop - block) * lanes_;
     if (i16_) return {rounded_.codes(column), 2 * count};
@@ -136,14 +107,14 @@ class TileStep final : public Step {
 
  private:
   // M, a piece of expanded weights and workspace: what each thread has for itself.
-  size_t own_floats() const { return m_floats() + (i16_ ? kPiece : 0) + form_->work; }
-  size_t m_floats() const { return static_cast<size_t>(form_->freqs) * static_cast<size_t>(m_stride_); }
+  size_t own_floats() const { return m_floats() + (i16_ ? kPiece : 0) + form_.work; }
+  size_t m_floats() const { return static_cast<size_t>(form_.freqs) * static_cast<size_t>(m_stride_); }
 
   // [panel][frequency][C][panel width]
   void pack(const FloatArray& w) {
     const int V = lanes_;
-    const size_t freqs = static_cast<size_t>(form_->freqs), rows = static_cast<size_t>(in_.blocks) * V;
-    Buffer panel, work(form_->work);
+    const size_t freqs = static_cast<size_t>(form_.freqs), rows = static_cast<size_t>(in_.blocks) * V;
+    Buffer panel, work(tiling_.spectra_floats());
     if (i16_) {
       rounded_ = RoundedWeights(rows, freqs * out.blocks * V);
       panel = Buffer(freqs * rows * kernels_.panel * V);
@@ -158,39 +129,18 @@ class TileStep final : public Step {
       float* to = i16_ ? panel.data() : weights_.data() + rows * column;
       for (int j = 0; j < vectors; ++j) {
         for (int c = 0; c < in_.c; ++c) {
-          spectra(w, b + j, c, work.data(), to + static_cast<size_t>(c) * width + j * V, rows * width);
+          const int first = (b + j) * V;
+          const auto filter = [&](int k) {
+            return w.data + (static_cast<size_t>(first + k) * in_.c + c) * tiling_.kh * tiling_.kw;
+          };
+          tiling_.spectra(filter, std::min(V, out.c - first), work.data(),
+                          to + static_cast<size_t>(c) * width + static_cast<size_t>(j) * V, rows * width);
         }
       }
       for (size_t q = 0; i16_ && q < freqs; ++q) {
         rounded_.round(to + q * rows * width, column + q * width, width);
       }
     }
-  }
-
-  // Of the filters of one output channel block and input channel c, freq_stride floats from one frequency to the next.
-  // Winograd's in double: its matrices cancel.
-  void spectra(const FloatArray& w, int block, int c, float* work, float* to, size_t freq_stride) const {
-    const int V = lanes_, taps = kh_ * kw_, first = block * V, count = std::min(V, out.c - first);
-    const auto filter = [&](int k) { return w.data + (static_cast<size_t>(first + k) * in_.c + c) * taps; };
-    if (winograd_ != nullptr) {
-      double u[16 * 16];
-      for (int k = 0; k < count; ++k) {
-        winograd_filter(*winograd_, filter(k), u);
-        for (int q = 0; q < form_->freqs; ++q) to[q * freq_stride + k] = static_cast<float>(u[q]);
-      }
-      return;
-    }
-    alignas(64) float beside[64 * 64 * 16];
-    for (int i = 0; i < taps; ++i) {
-      for (int k = 0; k < V; ++k) beside[i * V + k] = k < count ? filter(k)[i] : 0.0f;
-    }
-    TileFilter f;
-    f.taps = beside;
-    f.kh = kh_, f.kw = kw_;
-    f.out = to;
-    f.freq_stride = static_cast<ptrdiff_t>(freq_stride);
-    f.work = work;
-    form_->filter(f);
   }
 
   // Where chunk k of `chunks` begins: equal chunks rather than full ones and a rest, in whole register tiles.
@@ -208,24 +158,13 @@ class TileStep final : public Step {
   // Input tiles t0 ... t1 of one channel block into V.
   void transform(const RunContext& ctx, float* v, float* own, int t0, int t1, int cb) const {
     const int V = lanes_, group = group_of(t1 - t0);
-    const float* base = ctx.at(in_) + cb * in_.plane;
-    TileInput tile;
-    tile.row = in_.row;
-    tile.pixel = V;
-    tile.freq_stride = v_stride_;
-    tile.work = own + m_floats() + (i16_ ? kPiece : 0);
-    int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
-    for (int i = t0; i < t1; ++i) {
-      const int k = i - t0, iy = y * m_y_ - pad_top_, ix = x * m_x_ - pad_left_;
+    Tiling::Cursor at(tiling_, t0);
+    for (int k = 0; k < t1 - t0; ++k, at.next()) {
+      TileInput tile = tiling_.input(ctx, at, cb);
       tile.out = v + k / group * group_stride_ + (cb * kernels_.tile + k % group) * V;
-      tile.in = base + n * in_.image + iy * in_.row + ix * V;
-      tile.y0 = std::max(0, -in_.top - iy), tile.y1 = std::min(form_->t_y, in_.h + in_.bottom - iy);
-      tile.x0 = std::max(0, -in_.left - ix), tile.x1 = std::min(form_->t_x, in_.w + in_.right - ix);
-      form_->input(tile);
-      if (++x == tiles_x_) {
-        x = 0;
-        if (++y == tiles_y_) y = 0, ++n;
-      }
+      tile.freq_stride = v_stride_;
+      tile.work = own + m_floats() + (i16_ ? kPiece : 0);
+      form_.input(tile);
     }
   }
 
@@ -233,10 +172,8 @@ class TileStep final : public Step {
   // `next`: what is read after that.
   void multiply(const RunContext& ctx, const float* v, float* mbuf, int t0, int t1, int block0, int block1,
                 Region next) const {
-    const int freqs = form_->freqs, V = lanes_;
+    const int freqs = form_.freqs, V = lanes_;
     const ptrdiff_t steps = static_cast<ptrdiff_t>(in_.blocks) * V;
-    const float* out_base = ctx.at(out);
-    const float* res_base = epilogue_.has_residual ? ctx.at(residual_) : nullptr;
     for (int b = block0; b < block1;) {
       const int width = std::min(kernels_.panel, out.blocks - b);
       TileProduct p;
@@ -268,33 +205,14 @@ class TileStep final : public Step {
           kernels_.product(p);
         }
       }
-      TileOutput o;
-      o.freq_stride = m_stride_;
-      o.work = mbuf + m_floats() + (i16_ ? kPiece : 0);
-      o.row = out.row;
-      o.pixel = V;
-      o.res_row = residual_.row;
-      o.res_pixel = V;
-      o.act = &epilogue_.act;
-      o.act_before_residual = epilogue_.act_before_residual;
-      int x = t0 % tiles_x_, y = t0 / tiles_x_ % tiles_y_, n = t0 / tiles_x_ / tiles_y_;
-      for (int i = t0; i < t1; ++i) {
-        o.rows = std::min(m_y_, out.h - y * m_y_);
-        o.cols = std::min(m_x_, out.w - x * m_x_);
+      Tiling::Cursor at(tiling_, t0);
+      for (int k = 0; k < t1 - t0; ++k, at.next()) {
         for (int j = 0; j < width; ++j) {
-          const ptrdiff_t block = b + j;
-          o.out = const_cast<float*>(out_base) + n * out.image + block * out.plane + y * m_y_ * out.row + x * m_x_ * V;
-          o.residual = res_base == nullptr ? nullptr
-                                           : res_base + n * residual_.image + block * residual_.plane +
-                                                 y * m_y_ * residual_.row + x * m_x_ * V;
-          o.bias = epilogue_.bias.size() != 0 ? epilogue_.bias.data() + block * V : nullptr;
-          o.slope = epilogue_.act.slope != nullptr ? epilogue_.act.slope + block * V : nullptr;
-          o.in = mbuf + (static_cast<ptrdiff_t>(i - t0) * width + j) * V;
-          form_->output(o);
-        }
-        if (++x == tiles_x_) {
-          x = 0;
-          if (++y == tiles_y_) y = 0, ++n;
+          TileOutput o = tiling_.output(ctx, at, b + j);
+          o.in = mbuf + (static_cast<ptrdiff_t>(k) * width + j) * V;
+          o.freq_stride = m_stride_;
+          o.work = mbuf + m_floats() + (i16_ ? kPiece : 0);
+          form_.output(o);
         }
       }
       b += width;
@@ -303,16 +221,16 @@ class TileStep final : public Step {
 
   static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
 
-  Tensor in_, residual_;
+  Tiling tiling_;
+  const Tensor& in_;
+  const TileForm& form_;
   const TileKernels& kernels_;
   const UnpackKernels& unpack_;
-  const WinogradKernel* winograd_ = nullptr;  // null: by FFT
-  const TileForm* form_ = nullptr;
+  std::string op_;
   int lanes_;
-  Epilogue epilogue_;
   Buffer weights_;
   RoundedWeights rounded_;
-  int kh_ = 1, kw_ = 1, m_y_ = 1, m_x_ = 1, chunk_ = 1, pad_top_ = 0, pad_left_ = 0, tiles_y_ = 0, tiles_x_ = 0;
+  int chunk_ = 1;
   ptrdiff_t group_stride_ = 0, v_stride_ = 0, m_stride_ = 0;
   bool split_panels_ = false, i16_ = false;
 };

@@ -117,7 +117,8 @@ def tiles(draft: Draft, candidate: Candidate, lanes: int) -> int:
     """
     images, filters, out_h, out_w = draft.out.nchw
     form = form_of(candidate.op, candidate.attrs, draft.weights["weight"].shape[2:4])
-    return form.tiles(images, (out_h, out_w)) * form.products * _channel_pairs(draft, filters, lanes)
+    pairs = _padded(filters, lanes) if candidate.op == "fft_depthwise" else _channel_pairs(draft, filters, lanes)
+    return form.tiles(images, (out_h, out_w)) * form.products * pairs
 
 
 def depthwise(draft: Draft, candidate: Candidate, lanes: int) -> int:
@@ -156,6 +157,7 @@ _COUNTERS: dict[str, Callable[[Draft, Candidate, int], int]] = {
     "transposed": transposed,
     "winograd": tiles,
     "fft": tiles,
+    "fft_depthwise": tiles,
     "depthwise": depthwise,
     "amx": amx,
 }

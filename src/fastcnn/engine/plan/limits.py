@@ -62,6 +62,8 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
     elif candidate.op in tiles.OPS:
         _check_count(draft.name, out.nchw[0] * math.prod(out.nchw[2:]), "pixels of a batch", 2 * MAX_PIXELS)
         taps = tiles.form_of(candidate.op, candidate.attrs, weight.shape[2:4]).products
+    if candidate.op == "fft_depthwise":
+        return int(4 * filters * taps)
     groups = _whole_groups(attrs["groups"], source.nchw[1], out.nchw[1], lanes)
     return int(4 * channels * filters * taps // groups + 1024 * phases)
 

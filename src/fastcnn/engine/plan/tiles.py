@@ -16,7 +16,7 @@ from fastcnn import _native
 from fastcnn.engine.plan.candidates import UNPACK_FROM_BYTES, Target
 from fastcnn.engine.plan.slots import Candidate
 
-OPS = ("winograd", "fft")
+OPS = ("winograd", "fft", "fft_depthwise")
 """Native ops that are tile forms."""
 
 
@@ -50,7 +50,7 @@ class TileForm:
 
 def form_of(op: str, attrs: Mapping[str, Any], kernel: tuple[int, int]) -> TileForm:
     """The form that a candidate's attributes name; Winograd leaves an axis of one tap alone."""
-    if op == "fft":
+    if op.startswith("fft"):
         tile = int(attrs["tile"])
         points = (tile, tile)
         products = 3 * (tile * tile // 2 - 2) + 4  # of a complex frequency three, of a real one one
@@ -109,6 +109,32 @@ def tile_candidates(
     ]
     fft = sorted(fft, key=lambda pair: pair[0])[:_MOST_FFT]
     return [candidate for _, candidate in sorted(winograd + fft, key=lambda pair: pair[0])]
+
+
+def depthwise_candidates(
+    target: Target, *, batch: int, channels: int, kernel: tuple[int, int], out_map: tuple[int, int]
+) -> list[Candidate]:
+    """Depthwise convolution by FFT, best guess first: the sizes of tiles whose transforms are not all there is to do."""
+    scored = []
+    for size in _fft_sizes(target.isa):
+        if size < max(kernel):
+            continue
+        form = form_of("fft_depthwise", {"tile": size}, kernel)
+        tiles = form.tiles(batch, out_map)
+        work = tiles * (8 * math.log2(size) + 12 + form.products / size**2) * size**2  # of vector operations
+        saving = batch * math.prod(out_map) * math.prod(kernel) / work
+        if saving < _LEAST_DEPTHWISE_SAVING:
+            continue
+        # Spectra of a block of channels are read once per tile, from further away the larger they are.
+        cost = channels / target.lanes * (work / 2e9 + tiles * 4 * form.products * target.lanes / 40e9)
+        why = f"FFT of {size}x{size} tiles: {form.saving(kernel, out_map):.1f}x fewer products"
+        found = Candidate(f"fft_depthwise:{size}", "fft_depthwise", {"tile": size}, exact=False, why=why)
+        scored.append((cost, found))
+    return [candidate for _, candidate in sorted(scored, key=lambda pair: pair[0])[:_MOST_FFT]]
+
+
+_LEAST_DEPTHWISE_SAVING = 0.7
+"""Vector operations of the direct algorithm for one of the transforms': below, timing them is a waste of time."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fastcnn.engine.plan.candidates import (
 from fastcnn.engine.plan.lowering.epilogue import bias_weights, split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
 from fastcnn.engine.plan.slots import Candidate, Slot
-from fastcnn.engine.plan.tiles import tile_candidates
+from fastcnn.engine.plan.tiles import depthwise_candidates, tile_candidates
 
 
 @lowers("conv2d", "conv1d")
@@ -34,10 +34,16 @@ def conv(low: Lowerer, node: Node) -> None:
     if groups == channels == filters and channels > 1:
         source, out = low.blocked(value), low.new_blocked(node.name)
         source.storage.need_border(padding)
+        candidates = _split_rows(low)
+        if stride == dilation == [1, 1] and not low.exact:
+            fast = depthwise_candidates(
+                low.target, batch=out.nchw[0], channels=channels, kernel=weight.shape[2:4], out_map=out.nchw[2:]
+            )
+            large = min(weight.shape[2:4]) >= _FFT_FROM
+            candidates = fast + candidates if large else candidates + fast
         low.emit(
-            "depthwise", node.name, _with_residual(low, source, residual), out, attrs=attrs,
-            weights=bias_weights(weight, low.param(node, "bias")), node=node, note=note,
-            candidates=_split_rows(low),
+            candidates[0].op, node.name, _with_residual(low, source, residual), out, attrs=attrs,
+            weights=bias_weights(weight, low.param(node, "bias")), node=node, note=note, candidates=candidates,
         )  # fmt: skip
         return
 
@@ -80,6 +86,10 @@ def conv(low: Lowerer, node: Node) -> None:
         candidates[0].op, node.name, inputs, out, attrs=attrs,
         weights=bias_weights(weight, low.param(node, "bias")), candidates=candidates, node=node, note=note,
     )  # fmt: skip
+
+
+_FFT_FROM = 17
+"""Depthwise kernels from that many rows and columns: the FFT is the best guess."""
 
 
 def _whole_blocks(groups: int, channels: int, filters: int, lanes: int) -> bool:
