@@ -74,12 +74,13 @@ constexpr WinogradMatrices<M, R> winograd_matrices(const Rational (&points)[M + 
   return w;
 }
 
-// Points: +-pairs stand side by side, so that the transforms can share their even and odd halves.
+// Points: found by fastcnn.methods.transforms.winograd.search_points, least error first; +-pairs stand side by side, so
+// that the transforms can share their even and odd halves.
 inline constexpr Rational kPoints3[] = {{0, 1}, {1, 1}, {-1, 1}};
-inline constexpr Rational kPoints5[] = {{0, 1}, {1, 1}, {-1, 1}, {2, 1}, {-2, 1}};
+inline constexpr Rational kPoints5[] = {{0, 1}, {2, 3}, {-2, 3}, {3, 2}, {-3, 2}};
 inline constexpr Rational kPoints7[] = {{0, 1}, {1, 1}, {-1, 1}, {1, 2}, {-1, 2}, {2, 1}, {-2, 1}};
 
-inline constexpr Rational kPoints9[] = {{0, 1}, {1, 1}, {-1, 1}, {1, 2}, {-1, 2}, {2, 1}, {-2, 1}, {-1, 4}, {4, 1}};
+inline constexpr Rational kPoints9[] = {{0, 1}, {2, 5}, {-2, 5}, {4, 5}, {-4, 5}, {5, 4}, {-5, 4}, {7, 3}, {-7, 3}};
 
 // X(my, ry, mx, rx): the forms there are kernels for, square ones first.
 #define FASTCNN_WINOGRAD_FORMS(X) \

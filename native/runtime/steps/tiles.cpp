@@ -198,11 +198,20 @@ class TileStep final : public Step {
             kernels_.product(p);
           }
         } else {
-          p.v = v + q * v_stride_;
           p.u = weights_.data() + steps * (static_cast<ptrdiff_t>(column) + q * width * V);
-          p.next = {p.u + steps * width * V, 4 * steps * width * V};
-          if (q + 1 == freqs && b + width == block1) p.next = next;
-          kernels_.product(p);
+          const Region following =
+              q + 1 == freqs && b + width == block1 ? next : Region{p.u + steps * width * V, 4 * steps * width * V};
+          // Long sums in runs, which round less than one sum over all channels.
+          const int runs = (in_.blocks * V + kSumTerms - 1) / kSumTerms;
+          for (int k = 0; k < runs; ++k) {
+            const int cb = in_.blocks * k / runs;
+            p.blocks = in_.blocks * (k + 1) / runs - cb;
+            p.add = k > 0;
+            p.v = v + q * v_stride_ + static_cast<ptrdiff_t>(cb) * kernels_.tile * V;
+            p.next = k + 1 == runs ? following : Region{p.u + p.blocks * V * width * V, 4 * p.blocks * V * width * V};
+            kernels_.product(p);
+            p.u += static_cast<ptrdiff_t>(p.blocks) * V * width * V;
+          }
         }
       }
       Tiling::Cursor at(tiling_, t0);
@@ -220,6 +229,7 @@ class TileStep final : public Step {
   }
 
   static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
+  static constexpr int kSumTerms = 256;
 
   Tiling tiling_;
   const Tensor& in_;
