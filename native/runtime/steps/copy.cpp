@@ -1,6 +1,7 @@
 // Steps that only move numbers: layout changes, regions of maps, strided copies, fills and resampling.
 #include <algorithm>
 
+#include "kernels/relayout/relayout.h"
 #include "runtime/steps/rows.h"
 
 namespace fastcnn {
@@ -9,7 +10,7 @@ namespace {
 // Between any two layouts of one logical shape. Channels past the last become zero in blocked maps.
 class RelayoutStep final : public Step {
  public:
-  explicit RelayoutStep(const StepSpec& spec) : in_(spec.in.at(0)) {
+  explicit RelayoutStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(relayout_kernels(spec.isa)) {
     out = spec.out;
     if (in_.n != out.n || in_.c != out.c || in_.h != out.h || in_.w != out.w) {
       throw std::invalid_argument("relayout: shapes differ");
@@ -40,21 +41,13 @@ class RelayoutStep final : public Step {
     const ptrdiff_t packed = n * blocked.image + block * blocked.plane + y * blocked.row;
     const ptrdiff_t planar = n * plain.image + static_cast<ptrdiff_t>(block) * V * plain.plane + y * plain.row;
     if (out.blocked) {
-      const float* from = ctx.at(in_) + planar;
-      float* to = ctx.at(out) + packed;
-      for (int x = 0; x < out.w; ++x, to += V) {
-        for (int l = 0; l < channels; ++l) to[l] = from[l * plain.plane + x];
-        for (int l = channels; l < V; ++l) to[l] = 0;
-      }
+      kernels_.to_blocked(ctx.at(in_) + planar, plain.plane, channels, out.w, ctx.at(out) + packed);
     } else {
-      const float* from = ctx.at(in_) + packed;
-      float* to = ctx.at(out) + planar;
-      for (int l = 0; l < channels; ++l) {
-        for (int x = 0; x < out.w; ++x) to[l * plain.plane + x] = from[x * V + l];
-      }
+      kernels_.to_planar(ctx.at(in_) + packed, out.w, channels, ctx.at(out) + planar, plain.plane);
     }
   }
   Tensor in_;
+  const RelayoutKernels& kernels_;
 };
 
 // A box of a blocked map into a box of another: slices, concatenation, padding, strided subsampling.
