@@ -1,4 +1,4 @@
-"""The project's own ops: layers that methods compressed, as codes and codebooks."""
+"""The project's own ops: layers that methods compressed or gave another algorithm."""
 
 from __future__ import annotations
 
@@ -51,4 +51,23 @@ def codebook_linear(lower: Lowering, a: Arguments) -> str:
         "codebook_linear",
         [a.value("x")],
         params={"codebook": a.constant("codebook"), "codes": _codes(a), "bias": _bias(a)},
+    )
+
+
+@lowers("fastcnn::fft_conv2d", "fastcnn::winograd_conv2d")
+def transform_conv2d(lower: Lowering, a: Arguments) -> str:
+    """Convolution by FFT or Winograd: a plain one with the same weight, as the planner chooses algorithms itself."""
+    x = a.value("x")
+    if lower.rank(x) != 4:
+        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    return lower.emit(
+        "conv2d",
+        [x],
+        params={"weight": a.constant("weight"), "bias": _bias(a)},
+        attrs={
+            "stride": spread(a["stride"], 2),
+            "padding": spread(a["padding"], 2) * 2,
+            "dilation": spread(a["dilation"], 2),
+            "groups": int(a["groups"]),
+        },
     )

@@ -1,0 +1,250 @@
+"""What FFTConv2d and WinogradConv2d share: the module, conversion both ways, cost and theory."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcnn.methods.contract import DeclinedError, LayerTheory, check_input
+from fastcnn.methods.replace import dense_bytes
+from fastcnn.methods.transforms.convolution.arithmetic import products_per_output, why_not_worth
+from fastcnn.methods.transforms.convolution.cache import KernelCache
+from fastcnn.methods.transforms.convolution.measure import input_shape_of, time_against
+from fastcnn.methods.transforms.convolution.ops import convolve, is_traced
+from fastcnn.methods.transforms.convolution.passes import passes_for
+from fastcnn.methods.transforms.convolution.settings import AUTO, Algorithm, ConvSettings, why_unsupported
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+class TransformConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with another algorithm: same arguments, parameters and ``state_dict``.
+
+    Input (N, C, H, W) or (C, H, W). Subclasses name the algorithm and translate their settings into ``size``
+    (``settings.AUTO``, ``settings.FULL`` or a number), ``memory`` in bytes (0: no cap) and ``keep`` (spectra).
+    """
+
+    algorithm: ClassVar[Algorithm]
+    replaces: ClassVar[type[nn.Module]] = nn.Conv2d
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int],
+        padding: str | int | tuple[int, int],
+        dilation: int | tuple[int, int],
+        groups: int,
+        bias: bool,
+        padding_mode: PaddingMode,
+        *,
+        size: int,
+        memory: int,
+        keep: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        )
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        # Padding the engine cannot express is done before it.
+        self._pad_first = padding_mode != "zeros" or left != right or top != bottom
+        self._keep = keep
+        self._settings = ConvSettings(
+            algorithm=self.algorithm,
+            size=size,
+            memory=memory,
+            stride=_pair(self.stride),
+            padding=(0, 0) if self._pad_first else (top, left),
+            dilation=_pair(self.dilation),
+            groups=groups,
+        )
+        self._cache = KernelCache()
+        self.chosen = ""
+        if size != AUTO:
+            self._check_supported()
+
+    def _check_supported(self) -> None:
+        why = why_unsupported(
+            self.algorithm,
+            self._settings.size,
+            kernel_size=_pair(self.kernel_size),
+            stride=self._settings.stride,
+            dilation=self._settings.dilation,
+            precision="float64" if self.weight.dtype == torch.float64 else "float32",
+        )
+        if why:
+            raise ValueError(why)
+
+    @classmethod
+    def _convert(cls, dense: nn.Conv2d, *, force: bool, **settings: Any) -> Self:
+        """Build from a dense layer; see the subclasses' ``from_dense``."""
+        if dense.weight.dtype.is_complex:
+            raise DeclinedError(f"its weight is {dense.weight.dtype}: only real layers are served")
+        try:
+            layer = cls(
+                dense.in_channels,
+                dense.out_channels,
+                _pair(dense.kernel_size),
+                _pair(dense.stride),
+                dense.padding if isinstance(dense.padding, str) else _pair(dense.padding),
+                _pair(dense.dilation),
+                dense.groups,
+                dense.bias is not None,
+                dense.padding_mode,
+                **settings,
+                device=dense.weight.device,
+                dtype=dense.weight.dtype,
+            )
+        except ValueError as error:
+            raise DeclinedError(str(error)) from error
+        _copy(dense, layer)
+        if force:
+            layer.chosen = "forced"
+            return layer
+        why = why_not_worth(
+            cls.algorithm,
+            layer._settings.size,
+            channels=dense.in_channels,
+            filters=dense.out_channels,
+            groups=dense.groups,
+            kernel_size=_pair(dense.kernel_size),
+            stride=_pair(dense.stride),
+            dilation=_pair(dense.dilation),
+        )
+        if why:
+            raise DeclinedError(why)
+        shape = input_shape_of(dense)
+        if shape is None:
+            layer.chosen = "by rule, not timed: input sizes unknown"
+            return layer
+        timing = time_against(dense, layer, shape)
+        if timing.ours_ms >= timing.dense_ms:
+            raise DeclinedError(f"it is no faster: {timing}; force=True converts it all the same")
+        layer.chosen = f"measured, {timing}"
+        return layer
+
+    def to_dense(self) -> nn.Conv2d:
+        """Return the ``nn.Conv2d`` with the same parameters; nothing is lost either way."""
+        dense = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            _pair(self.kernel_size),
+            _pair(self.stride),
+            self.padding if isinstance(self.padding, str) else _pair(self.padding),
+            _pair(self.dilation),
+            self.groups,
+            self.bias is not None,
+            self.padding_mode,
+            device=self.weight.device,
+            dtype=self.weight.dtype,
+        )
+        _copy(self, dense)
+        return dense
+
+    def theory(self) -> LayerTheory:
+        """Non-zeros and bytes as in the dense layer; real multiplications per output far from the edges."""
+        nonzero = int((self.weight.detach() != 0).sum())
+        size = self._settings.size
+        macs = self.weight.numel()
+        supported = not why_unsupported(
+            self.algorithm,
+            size,
+            kernel_size=_pair(self.kernel_size),
+            stride=self._settings.stride,
+            dilation=self._settings.dilation,
+            precision="float64",
+        )
+        if supported:
+            rate = products_per_output(self.algorithm, size, _pair(self.kernel_size), self._settings.stride)
+            macs = round(rate * self.out_channels * (self.in_channels // self.groups))
+        bias = 0 if self.bias is None else self.bias.numel()
+        return LayerTheory(params=nonzero + bias, macs=max(macs, 1), bytes=dense_bytes(self))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (N, C, H, W) or (C, H, W), as ``nn.Conv2d`` does.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an input of the wrong kind, rank, channels or dtype, smaller than the kernel once padded, or one
+            that ``memory`` does not suffice for.
+        """
+        name = type(self).__name__
+        check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.weight.dtype)
+        x, weight, bias = (input.unsqueeze(0) if input.dim() == 3 else input), self.weight, self.bias
+        if self._pad_first:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        _check_size(x, self._settings, _pair(self.kernel_size), name)
+        if self._settings.size != AUTO:
+            self._check_supported()
+        cast_to = None
+        device = x.device.type
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+            cast_to = torch.get_autocast_dtype(device)
+            x, weight = x.float(), weight.float()
+            bias = None if bias is None else bias.float()
+        if self.training or torch.is_grad_enabled() or is_traced():
+            out = convolve(x, weight, bias, self._settings, keep=self._keep)
+        else:
+            out = self._infer(x, weight, bias)
+        if cast_to is not None:
+            out = out.to(cast_to)
+        return out.squeeze(0) if input.dim() == 3 else out
+
+    def _infer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Forward pass with the kernel's transform kept from call to call."""
+        passes = passes_for(x, weight, self._settings)
+        kernel = self._cache.get(weight, passes.kernel_key, lambda: passes.kernel_spectrum(weight))
+        y = passes.forward(x, weight, kernel=kernel)[0]
+        return y if bias is None else y.add_(bias[:, None, None])
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; training forgets the kept transform of the weight."""
+        if mode:
+            self._cache.clear()
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """Arguments of ``nn.Conv2d``, then the algorithm's."""
+        text: str = super().extra_repr()  # type: ignore[no-untyped-call]  # torch's own
+        for key, value in self._extra().items():
+            text += f", {key}={value!r}"
+        return text + (f", chosen={self.chosen!r}" if self.chosen else "")
+
+    def _extra(self) -> dict[str, Any]:
+        """Settings of the subclass, as the user wrote them."""
+        raise NotImplementedError
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    return values[0], values[1]
+
+
+def _copy(source: nn.Conv2d, target: nn.Conv2d) -> None:
+    """Give ``target`` the parameters, requires_grad and mode of ``source``."""
+    with torch.no_grad():
+        target.weight.copy_(source.weight)
+        target.weight.requires_grad_(source.weight.requires_grad)
+        if source.bias is not None and target.bias is not None:
+            target.bias.copy_(source.bias)
+            target.bias.requires_grad_(source.bias.requires_grad)
+    target.train(source.training)
+
+
+def _check_size(x: Tensor, settings: ConvSettings, kernel_size: tuple[int, int], name: str) -> None:
+    """ValueError if the kernel does not fit into the padded input."""
+    for i, axis in ((0, "height"), (1, "width")):
+        reach = settings.dilation[i] * (kernel_size[i] - 1) + 1
+        have = x.shape[2 + i] + 2 * settings.padding[i]
+        if have < reach:
+            raise ValueError(
+                f"input of {name} has padded {axis} {have}, but its kernel reaches over {reach}: give a larger image "
+                "or more padding"
+            )
