@@ -70,15 +70,15 @@ class Footprint:
         """Bound of the backward pass, spectra made anew; with all filters at once both gradients share D."""
         x, d, k = n * self.image, n * f * self.response, f * self.filter
         if f == self.filters:
-            return 2 * k + max(_MAKE_KERNEL * k, _MAKE * x, x + _MAKE * d, d + _INVERT * x)
-        gradient_x = x + max(_MAKE_KERNEL * k, k + _MAKE * d, (_INVERT - 1) * x)
+            return 2 * k + max(_MAKE_KERNEL * k, _MAKE * x, x + _MAKE * d, k + 2 * d + _INVERT * x)
+        gradient_x = x + max(_MAKE_KERNEL * k, 2 * k + _MAKE * d, (_INVERT - 1) * x)
         gradient_w = k + max(_MAKE * x, x + _MAKE * d, (_INVERT - 1) * k)
         return max(gradient_x, gradient_w)
 
     def kept_backward_bytes(self, n: int) -> int:
         """Bound of the backward pass beside kept spectra, all filters at once."""
         x, d, k = n * self.image, n * self.filters * self.response, self.filters * self.filter
-        return self.kept_bytes() + k + max(_MAKE_KERNEL * k, _MAKE * d, 2 * d + _INVERT * x)
+        return self.kept_bytes() + k + max(_MAKE_KERNEL * k, _MAKE * d, k + 2 * d + _INVERT * x)
 
     @property
     def least(self) -> int:

@@ -232,5 +232,5 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, settings: ConvSetti
 
 
 def is_traced() -> bool:
-    """Whether the call becomes part of a graph (compile, export) or of a function transform."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether the call becomes part of a graph (compile, export)."""
+    return torch.compiler.is_compiling()

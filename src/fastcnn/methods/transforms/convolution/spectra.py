@@ -1,10 +1,12 @@
 """Into the transform domain and out of it, in the layout of the products.
 
 Spectra are batches of matrices, one per frequency and group: input and gradient tiles (bins g, rows, channels) with a
-row per tile of an image, kernels (bins g, C / g, F / g). C counts the channels after the polyphase split.
+row per tile of an image, kernels (bins g, F / g, C / g). C counts the channels after the polyphase split.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -44,27 +46,28 @@ class SpectralDomain:
         self.complex = self._transform.complex
 
     def kernel(self, weight: Tensor, filters: slice = ALL) -> Tensor:
-        """(F, C / g, kH, kW), some filters of each group -> (bins g, C / g, f)."""
+        """(F, C / g, kH, kW), some filters of each group -> (bins g, f, C / g)."""
         g = self._geometry
         chosen = torch.unflatten(weight, 0, (g.groups, -1))[:, filters].to(self.dtype)
-        w = torch.unflatten(g.lower_weight(chosen.flatten(0, 1)), 0, chosen.shape[:2])
-        count("kernel", w.shape[0] * w.shape[1] * w.shape[2])
+        w = g.lower_weight(chosen.flatten(0, 1))
+        count("kernel", w.shape[0] * w.shape[1])
         if self._transform.leading:
-            spectra = self._transform.kernel(w.permute(3, 4, 0, 2, 1).contiguous())
+            spectra = self._transform.kernel(_front(w))
         else:
-            spectra = self._transform.kernel(w).permute(3, 4, 0, 2, 1).contiguous()
-        return spectra.flatten(0, 2)
+            spectra = _front(self._transform.kernel(w))
+        return spectra.reshape(-1, chosen.shape[1], w.shape[1])
 
     def kernel_adjoint(self, sums: Tensor) -> Tensor:
-        """(bins g, C / g, f) -> (g, f, C / g, kH, kW), one inverse per kernel."""
+        """(bins g, f, C / g) -> (g, f, C / g, kH, kW), one inverse per kernel."""
         g = self._geometry
-        back = sums.view(*self._transform.bins, g.groups, *sums.shape[1:])
-        count("kernel_adjoint", g.groups * sums.shape[1] * sums.shape[2])
+        groups, filters, channels = g.groups, sums.shape[1], sums.shape[2]
+        count("kernel_adjoint", groups * filters * channels)
+        back = sums.view(*self._transform.bins, groups * filters, channels)
         if self._transform.leading:
-            w = self._transform.kernel_adjoint(back).permute(2, 4, 3, 0, 1)
+            w = _back(self._transform.kernel_adjoint(back))
         else:
-            w = self._transform.kernel_adjoint(back.permute(2, 4, 3, 0, 1))
-        return torch.unflatten(g.raise_weight(w.flatten(0, 1)), 0, w.shape[:2])
+            w = self._transform.kernel_adjoint(_back(back))
+        return torch.unflatten(g.raise_weight(w), 0, (groups, filters))
 
     def input(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (bins g, rows, C / g)."""
@@ -91,21 +94,36 @@ class SpectralDomain:
     def _rows(self, tiles: Tensor, *, gradient: bool) -> Tensor:
         """(i, C, count, count, ., .) -> (bins g, rows, C / g)."""
         transform = self._transform.gradient if gradient else self._transform.input
-        grouped = torch.unflatten(tiles, 1, (self._geometry.groups, -1))
-        if self._transform.leading:
-            spectra = transform(grouped.permute(5, 6, 1, 0, 3, 4, 2).contiguous())
+        leading, groups, channels = self._transform.leading, self._geometry.groups, tiles.shape[1]
+        spectra = tiles if leading else transform(tiles)
+        if groups == 1 and tiles.shape[2:4].numel() == 1:
+            spectra = _front(spectra)
         else:
-            spectra = transform(grouped).permute(5, 6, 1, 0, 3, 4, 2).contiguous()
-        return spectra.flatten(3, 5).flatten(0, 2)
+            spectra = torch.unflatten(spectra, 1, (groups, -1)).permute(5, 6, 1, 0, 3, 4, 2).contiguous()
+        spectra = transform(spectra) if leading else spectra
+        return spectra.reshape(math.prod(self._transform.bins) * groups, -1, channels // groups)
 
     def _tiles(self, rows: Tensor, *, gradient: bool) -> Tensor:
         """(bins g, rows, C / g) -> (i, C, count, count, ., .)."""
-        g = self._geometry
+        g, leading = self._geometry, self._transform.leading
         inverse = self._transform.input_adjoint if gradient else self._transform.output
-        back = rows.view(*self._transform.bins, g.groups, -1, g.rows.count, g.columns.count, rows.shape[2])
         count("input_adjoint" if gradient else "output", rows.shape[1] * rows.shape[2] * g.groups)
-        if self._transform.leading:
-            tiles = inverse(back).permute(3, 2, 6, 4, 5, 0, 1)
+        tiles = rows.view(*self._transform.bins, g.groups, -1, g.rows.count, g.columns.count, rows.shape[2])
+        tiles = inverse(tiles) if leading else tiles
+        if g.groups == 1 and g.rows.count * g.columns.count == 1:
+            tiles = _back(tiles[:, :, 0, :, 0, 0])[:, :, None, None]
         else:
-            tiles = inverse(back.permute(3, 2, 6, 4, 5, 0, 1))
-        return tiles.flatten(1, 2)
+            tiles = tiles.permute(3, 2, 6, 4, 5, 0, 1).flatten(1, 2)
+        return tiles if leading else inverse(tiles)
+
+
+def _front(values: Tensor) -> Tensor:
+    """(..., p, q) -> (p, q, ...); as a transposed matrix, which is copied in blocks, unlike a permuted tensor."""
+    *rest, p, q = values.shape
+    return values.reshape(-1, p * q).t().contiguous().view(p, q, *rest)
+
+
+def _back(values: Tensor) -> Tensor:
+    """Inverse of :func:`_front`."""
+    p, q, *rest = values.shape
+    return values.reshape(p * q, -1).t().contiguous().view(*rest, p, q)

@@ -2,7 +2,7 @@
 
 With X, K, D the spectra of input tiles, kernels and gradient tiles (``transforms``), per frequency and group:
 
-    y = output(X K)        grad_x = input_adjoint(D K^H)        grad_w = kernel_adjoint(X^T conj D)
+    y = output(X K^T)        grad_x = input_adjoint(D conj K)        grad_w = kernel_adjoint(D^H X)
 
 Three reuses make it pay: K is made once per mini-batch, X and D serve two products each, and the sums over channels,
 filters, or images and tiles happen before *one* inverse transform per result.
@@ -47,10 +47,10 @@ class TorchPasses:
         target = torch.unflatten(y, 1, (g.groups, -1))
         with torch.autocast(x.device.type, enabled=False):
             for filters in _ranges(size.filters, chunk.filters):
-                spectrum = domain.kernel(weight, filters) if kernel is None else kernel[..., filters]
+                spectrum = domain.kernel(weight, filters) if kernel is None else kernel[:, filters]
                 for images in _ranges(size.images, chunk.images):
                     rows = domain.input(x[images])
-                    products = torch.bmm(rows, spectrum)
+                    products = torch.bmm(rows, spectrum.mT)
                     if keep:
                         kept = (rows, spectrum)
                         count("kept_bytes", sum(part.numel() * part.element_size() for part in kept))
@@ -96,7 +96,7 @@ class TorchPasses:
         return self._algorithm, g.groups, *((axis.tile, axis.stride) for axis in (g.rows, g.columns))
 
     def kernel_spectrum(self, weight: Tensor) -> Tensor | None:
-        """K, shape (bins g, C / g, F / g); None where the memory cap leaves no room for all of it."""
+        """K, shape (bins g, F / g, C / g); None where the memory cap leaves no room for all of it."""
         size = self._footprint
         if self._memory and size.forward_bytes(1, size.filters) > self._memory:
             return None
@@ -117,15 +117,21 @@ class TorchPasses:
         domain, tiles = self._domain, self._geometry.tiles
         sums: Tensor | None = None
         for images in _ranges(self._footprint.images, images_at_once):
-            d = domain.gradient(grad[images])
+            conjugate = domain.gradient(grad[images]).conj().resolve_conj()
             if grad_w is not None:
                 part = domain.input(x[images]) if rows is None else rows[:, images.start * tiles : images.stop * tiles]
-                sums = _add_product(sums, part.mT, d.conj())
+                sums = _add_product(sums, conjugate.mT, part)
                 del part
             if grad_x is not None:
                 assert kernel is not None
-                grad_x[images] = domain.input_adjoint(torch.bmm(d, kernel.mH))
-            del d
+                # D conj K, by whichever conjugate is the smaller.
+                if conjugate.shape[1] < kernel.shape[1]:
+                    products = torch.bmm(conjugate, kernel).conj_physical_()
+                else:
+                    products = torch.bmm(conjugate.conj(), kernel.conj())
+                del conjugate
+                grad_x[images] = domain.input_adjoint(products)
+                del products
         if grad_w is not None:
             assert sums is not None
             torch.unflatten(grad_w, 0, (self._geometry.groups, -1)).copy_(domain.kernel_adjoint(sums))
@@ -136,7 +142,7 @@ class TorchPasses:
             sums: Tensor | None = None
             for filters in _ranges(self._footprint.filters, chunk.filters):
                 kernel = self._domain.kernel(weight, filters)
-                sums = _add_product(sums, self._domain.gradient(grad[images], filters), kernel.mH)
+                sums = _add_product(sums, self._domain.gradient(grad[images], filters), kernel.conj())
                 del kernel
             assert sums is not None
             grad_x[images] = self._domain.input_adjoint(sums)
@@ -148,7 +154,7 @@ class TorchPasses:
             sums: Tensor | None = None
             for images in _ranges(self._footprint.images, chunk.images):
                 rows = self._domain.input(x[images])
-                sums = _add_product(sums, rows.mT, self._domain.gradient(grad[images], filters).conj())
+                sums = _add_product(sums, self._domain.gradient(grad[images], filters).mH, rows)
                 del rows
             assert sums is not None
             target[:, filters] = self._domain.kernel_adjoint(sums)

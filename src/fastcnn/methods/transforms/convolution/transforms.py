@@ -4,7 +4,7 @@ Each turns the correlation of a tile d (t x t) with a kernel g into products per
 ``y = output(input(d) * kernel(g))``, and offers the adjoint of each of the three maps. With ``conj`` (nothing for
 real numbers), X = input(d), K = kernel(g) and D = gradient(dL/dy), the adjoint of ``output``:
 
-    y = output(sum_c X K)      dL/dd = input_adjoint(sum_f D conj K)      dL/dg = kernel_adjoint(sum_n X conj D)
+    y = output(sum_c X K)      dL/dd = input_adjoint(sum_f D conj K)      dL/dg = kernel_adjoint(sum_n conj D X)
 
 For Fourier, kernel(g) is the *conjugate* spectrum of the zero-padded kernel (a product with it is a correlation) and
 the scale 1 / t^2 of the inverse transform is left in the inverses; each of the three lines has exactly one of them.
