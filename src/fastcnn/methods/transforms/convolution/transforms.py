@@ -142,9 +142,11 @@ class WinogradTransform:
                 continue
             matrix = matrices[which].t() if adjoint else matrices[which]
             if axis == 0:
-                values = torch.einsum("ip,pn->in", matrix, values.flatten(1)).reshape(-1, *values.shape[1:])
+                values = torch.mm(matrix, values.flatten(1)).view(-1, *values.shape[1:])
             else:
-                values = torch.einsum("jq,iqn->ijn", matrix, values.flatten(2)).reshape(values.shape[0], -1, *rest)
+                # One small matrix for every row of frequencies, without a copy.
+                small = matrix.expand(values.shape[0], *matrix.shape)
+                values = torch.bmm(small, values.flatten(2)).view(values.shape[0], -1, *rest)
         return values
 
     def input(self, tiles: Tensor) -> Tensor:

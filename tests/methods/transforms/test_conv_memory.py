@@ -1,0 +1,186 @@
+"""The memory cap: counted tensor by tensor, by resident memory in a fresh process, and refused where too small."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fastcnn.methods.transforms.convolution.counter import count_transforms
+from fastcnn.methods.transforms.convolution.passes import passes_for
+from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, Algorithm, ConvSettings
+from fastcnn.methods.transforms.fft_conv import FFTConv2d
+from fastcnn.methods.transforms.winograd_conv import WinogradConv2d
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows the storage of every tensor that an op returns, until it is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self._follow(tensor.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        size, key = storage.nbytes(), storage.data_ptr()
+        if not size or key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, size, key)
+
+    def _drop(self, size: int, key: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+CASES: list[tuple[Algorithm, int]] = [
+    ("fft", AUTO),
+    ("fft", 8),
+    ("fft", 16),
+    ("fft", FULL),
+    ("winograd", 2),
+    ("winograd", 4),
+]
+SHAPES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int], dict[str, Any]]] = {
+    "many images": ((24, 8, 30, 30), (8, 8, 3, 3), {}),
+    "many filters": ((2, 48, 12, 12), (96, 48, 3, 3), {"padding": (1, 1)}),
+    "groups": ((6, 24, 20, 20), (36, 12, 3, 3), {"groups": 2}),
+    "stride": ((6, 12, 32, 32), (24, 12, 5, 5), {"stride": (2, 2)}),
+    "dilation": ((6, 12, 24, 24), (24, 12, 3, 3), {"dilation": (2, 2)}),
+}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.15, 0.0])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("algorithm", "size"), CASES)
+def test_no_more_than_the_cap_is_ever_alive(algorithm: Algorithm, size: int, shape: str, share: float) -> None:
+    """Cap from what the call takes without one down to the least that is possible."""
+    torch.manual_seed(0)
+    x_shape, w_shape, arguments = SHAPES[shape]
+    x, weight = torch.randn(x_shape), torch.randn(w_shape)
+    free = passes_for(x, weight, ConvSettings(algorithm=algorithm, size=size, **arguments))
+    grad = torch.randn_like(free.forward(x, weight)[0])
+    own = x.nbytes + weight.nbytes + grad.nbytes
+    with LiveBytes() as live:
+        y, kept = free.forward(x, weight, keep=True)
+        wanted = free.backward(grad, x, weight, kept, need_input=True, need_weight=True)
+    del kept
+    with pytest.raises(ValueError, match="is too small") as refusal:
+        passes_for(x, weight, ConvSettings(algorithm=algorithm, size=size, memory=1, **arguments)).forward(x, weight)
+    least = int(str(refusal.value).split(" take ")[1].split(" bytes")[0])
+    cap = int(least + share * max(live.peak - least, 0))
+    capped = passes_for(x, weight, ConvSettings(algorithm=algorithm, size=size, memory=cap, **arguments))
+    with LiveBytes() as live:
+        got, kept = capped.forward(x, weight, keep=True)
+        found = capped.backward(grad, x, weight, kept, need_input=True, need_weight=True)
+    assert live.peak - own <= cap
+    for mine, theirs in zip((got, *found), (y, *wanted), strict=True):
+        assert mine is not None
+        assert theirs is not None
+        assert float((mine - theirs).abs().max()) <= 1e-4 * float(theirs.abs().max())
+
+
+def test_the_count_sees_what_is_alive() -> None:
+    with LiveBytes() as live:
+        a = torch.zeros(1000)
+        b = a + 1
+        del a
+        b.view(10, 100)
+        c = b * 2
+    assert (live.now, live.peak) == (8000, 8000)
+    del c
+    assert live.now == 4000
+
+
+def test_filters_are_transformed_once_per_pass_even_under_a_cap() -> None:
+    x, weight = torch.randn(16, 8, 30, 30), torch.randn(8, 8, 3, 3)
+    cap = 1 << 20
+    passes = passes_for(x, weight, ConvSettings(algorithm="fft", size=8, memory=cap))
+    with count_transforms() as counter:
+        y, kept = passes.forward(x, weight, keep=True)
+    assert kept == ()
+    assert (counter.kernel, counter.input) == (64, 16 * 25 * 8)
+    with count_transforms() as counter:
+        passes.backward(y, x, weight, kept, need_input=True, need_weight=True)
+    assert (counter.kernel, counter.gradient, counter.kernel_adjoint) == (64, 16 * 25 * 8, 64)
+
+
+@pytest.mark.parametrize("make", [FFTConv2d, WinogradConv2d])
+def test_a_layer_names_the_bytes_it_needs(make: type[nn.Conv2d]) -> None:
+    layer = make(16, 32, 3, memory=1000)  # type: ignore[call-arg]
+    x = torch.randn(2, 16, 20, 20)
+    with pytest.raises(ValueError, match="memory=1000 bytes is too small for this shape") as refusal:
+        layer(x)
+    enough = int(str(refusal.value).split(" take ")[1].split(" bytes")[0])
+    assert layer.__class__(16, 32, 3, memory=enough)(x).shape == (2, 32, 18, 18)  # type: ignore[call-arg]
+    with torch.no_grad():
+        other = layer.__class__(16, 32, 3, memory=enough).eval()  # type: ignore[call-arg]
+        assert torch.allclose(other(x), F.conv2d(x, other.weight, other.bias), atol=1e-5)
+
+
+PROBE = """
+import json, sys
+import torch
+from fastcnn.methods.transforms.fft_conv import FFTConv2d
+torch.set_num_threads(1)
+memory, tile = json.loads(sys.argv[1])
+def step(batch, memory):
+    layer = FFTConv2d(32, 32, 3, padding=1, tile=tile, memory=memory)
+    x = torch.randn(batch, 32, 64, 64, requires_grad=True)
+    y = layer(x)
+    y.backward(torch.ones_like(y))
+def status(name):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+step(1, None)
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak starts anew from here
+before = status("VmRSS")
+step(16, memory)
+print(status("VmHWM") - before)
+"""
+
+
+def resident_growth(memory: int | None, tile: int | str) -> int:
+    """Growth of peak resident memory in bytes over a training step of 16 images, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps([memory, tile])],
+        # Freed blocks go back to the system at once, so that the peak is what was in use.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return 1024 * int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak resident memory is read from /proc")
+@pytest.mark.parametrize("tile", [8, "full"])
+def test_resident_memory_keeps_the_cap(tile: int | str) -> None:
+    # Input, output, both gradients and the gradient of ones: 8 MiB each.
+    own, cap = 5 * (8 << 20), 48 << 20
+    free = resident_growth(None, tile)
+    held = resident_growth(cap, tile)
+    assert held <= own + cap + (6 << 20)
+    assert free >= held + cap
