@@ -114,6 +114,18 @@ def test_each_spectrum_is_made_once_per_step() -> None:
     assert counter.kept_bytes == 8 * 40 * (tiles * 2 + 12)
 
 
+def test_only_spectra_that_serve_a_gradient_are_kept() -> None:
+    x = torch.randn(3, 2, 14, 14)
+    layer = FFTConv2d(2, 6, 5, padding=2, tile=8)
+    with count_transforms() as counter:
+        layer(x).sum().backward()
+    assert (counter.kernel, counter.input, counter.kept_bytes) == (12, 96, 8 * 40 * 96)
+    layer.requires_grad_(False)
+    with count_transforms() as counter:
+        layer(x.requires_grad_()).sum().backward()
+    assert (counter.kernel, counter.input, counter.kept_bytes) == (12, 96, 8 * 40 * 12)
+
+
 def test_without_kept_spectra_they_are_made_anew() -> None:
     layer = FFTConv2d(2, 6, 5, padding=2, tile=8, save_spectra=False)
     x = torch.randn(3, 2, 14, 14, requires_grad=True)

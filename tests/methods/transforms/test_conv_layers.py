@@ -82,6 +82,7 @@ def test_conversion_both_ways_loses_nothing(cls: Any, config: Any) -> None:
         (FFTConfig(), {"kernel_size": 2, "stride": 2}, r"4\.00 multiplications .* save nothing against 4"),
         (WinogradConfig(), {"kernel_size": 3, "dilation": 2}, r"dilation=\(2, 2\) splits the map"),
         (WinogradConfig(m=2), {"kernel_size": 8}, "8 taps is too long for Winograd"),
+        (WinogradConfig(), {"kernel_size": 8}, "8 taps is too long for Winograd .* use FFTConfig"),
         (WinogradConfig(m=9), {"kernel_size": 3}, r"F\(9, 3\) has a tile of 11, and in float32 at most 10 .* m <= 8"),
         (WinogradConfig(m=2), {"kernel_size": 3, "stride": 2, "dilation": 2}, "use nn.Conv2d"),
     ],
@@ -101,6 +102,7 @@ def test_auto_serves_by_force_what_only_direct_convolution_can_do() -> None:
         with count_transforms() as counter:
             assert torch.allclose(layer(x), dense(x), atol=1e-6)
         assert counter.input == 0
+        assert "forced, but convolves directly: stride=2 and dilation=2 on one axis" in repr(layer)
         assert torch.allclose(layer.eval()(x), dense(x), atol=1e-6)
     with pytest.raises(DeclinedError, match="no polyphase form"):
         FFTConv2d.from_dense(dense, FFTConfig(tile=16, force=True))
@@ -326,6 +328,8 @@ def test_cost_is_the_formula() -> None:
     # 7 x 7 tiles of 4 outputs, 64 products; 14 x 14 of 2 outputs, 36 products.
     assert WinogradConv2d.cost(WinogradConfig(), spec).macs == 7 * 7 * 64 * 64 * 32
     assert WinogradConv2d.cost(WinogradConfig(m=2), spec).macs == 14 * 14 * 36 * 64 * 32
+    long = ConvSpec(in_channels=3, out_channels=2, kernel_size=(9, 1), output_size=(4, 5))
+    assert WinogradConv2d.cost(WinogradConfig(), long).macs == long.dense_macs
     grouped = ConvSpec(in_channels=64, out_channels=32, kernel_size=(3, 1), groups=2, output_size=(6, 5), bias=False)
     assert WinogradConv2d.cost(WinogradConfig(m=3), grouped).macs == 2 * 5 * 5 * 32 * 32
     assert FFTConv2d.cost(FFTConfig(tile="full"), grouped).macs == (2 * 8 - 2) * 5 * 32 * 32

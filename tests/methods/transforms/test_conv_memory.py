@@ -82,7 +82,7 @@ def test_no_more_than_the_cap_is_ever_alive(algorithm: Algorithm, size: int, sha
     grad = torch.randn_like(free.forward(x, weight)[0])
     own = x.nbytes + weight.nbytes + grad.nbytes
     with LiveBytes() as live:
-        y, kept = free.forward(x, weight, keep=True)
+        y, kept = free.forward(x, weight, for_input=True, for_weight=True)
         wanted = free.backward(grad, x, weight, kept, need_input=True, need_weight=True)
     del kept
     with pytest.raises(ValueError, match="is too small") as refusal:
@@ -91,7 +91,7 @@ def test_no_more_than_the_cap_is_ever_alive(algorithm: Algorithm, size: int, sha
     cap = int(least + share * max(live.peak - least, 0))
     capped = passes_for(x, weight, ConvSettings(algorithm=algorithm, size=size, memory=cap, **arguments))
     with LiveBytes() as live:
-        got, kept = capped.forward(x, weight, keep=True)
+        got, kept = capped.forward(x, weight, for_input=True, for_weight=True)
         found = capped.backward(grad, x, weight, kept, need_input=True, need_weight=True)
     assert live.peak - own <= cap
     for mine, theirs in zip((got, *found), (y, *wanted), strict=True):
@@ -117,7 +117,7 @@ def test_filters_are_transformed_once_per_pass_even_under_a_cap() -> None:
     cap = 1 << 20
     passes = passes_for(x, weight, ConvSettings(algorithm="fft", size=8, memory=cap))
     with count_transforms() as counter:
-        y, kept = passes.forward(x, weight, keep=True)
+        y, kept = passes.forward(x, weight, for_input=True, for_weight=True)
     assert kept == ()
     assert (counter.kernel, counter.input) == (64, 16 * 25 * 8)
     with count_transforms() as counter:

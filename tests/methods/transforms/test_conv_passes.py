@@ -103,7 +103,7 @@ def test_all_passes_equal_direct_convolution(
     for memory in (0, int(room * least) + 1):
         passes = passes_for(x, weight, problem.settings(algorithm, size, memory))
         with torch.no_grad():
-            got, kept = passes.forward(x, weight, keep=keep)
+            got, kept = passes.forward(x, weight, for_input=keep, for_weight=keep)
             got_x, got_w = passes.backward(grad, x, weight, kept, need_input=True, need_weight=True)
         for mine, theirs in ((got, y), (got_x, want_x), (got_w, want_w)):
             assert error(mine, theirs) <= TOLERANCE[algorithm]
@@ -250,7 +250,7 @@ def test_what_the_choice_cannot_do_is_convolved_directly() -> None:
     want = torch.autograd.grad(y, (x, weight), grad)
     passes = passes_for(x, weight, problem.settings("fft", AUTO))
     with count_transforms() as counter, torch.no_grad():
-        got, kept = passes.forward(x, weight, keep=True)
+        got, kept = passes.forward(x, weight, for_input=True, for_weight=True)
         both = passes.backward(grad, x, weight, kept, need_input=True, need_weight=True)
     assert (counter.input, kept) == (0, ())
     for mine, theirs in zip((got, *both), (y, *want), strict=True):

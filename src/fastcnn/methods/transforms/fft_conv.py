@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from fastcnn.methods.contract import ConvSpec, Cost, MethodConfig, check_choice, check_count
+from fastcnn.methods.contract import ConvSpec, Cost, MethodConfig, check_choice
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.transforms.convolution.arithmetic import cost_of
 from fastcnn.methods.transforms.convolution.layer import PaddingMode, TransformConv2d
 from fastcnn.methods.transforms.convolution.lengths import TILES
-from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, Algorithm, ConvSettings
+from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, Algorithm, ConvSettings, check_memory
 
 Tile = Literal["auto", "full", 8, 16, 32, 64]
 
@@ -32,14 +32,6 @@ def check_tile(tile: object) -> int:
     if tile not in TILES:
         raise ValueError(f"tile={tile} is not supported: choose 'auto', 'full', {', '.join(map(str, TILES))}")
     return tile
-
-
-def check_memory(memory: int | None) -> int:
-    """Return the engine's number of bytes, 0 for None."""
-    if memory is None:
-        return 0
-    check_count("memory", memory, 1)
-    return memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,13 @@ from fastcnn.methods.contract import ConvSpec, Cost, MethodConfig, check_count
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.transforms.convolution.arithmetic import cost_of
 from fastcnn.methods.transforms.convolution.layer import PaddingMode, TransformConv2d
-from fastcnn.methods.transforms.convolution.settings import AUTO, MAX_WINOGRAD_TILE, Algorithm, ConvSettings
+from fastcnn.methods.transforms.convolution.settings import (
+    AUTO,
+    MAX_WINOGRAD_TILE,
+    Algorithm,
+    ConvSettings,
+    check_memory,
+)
 
 
 def check_step(m: int | None) -> int:
@@ -26,14 +32,6 @@ def check_step(m: int | None) -> int:
         return AUTO
     check_count("m", m, 1, MAX_WINOGRAD_TILE["float64"] - 1)
     return m
-
-
-def check_memory(memory: int | None) -> int:
-    """Return the engine's number of bytes, 0 for None."""
-    if memory is None:
-        return 0
-    check_count("memory", memory, 1)
-    return memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,11 @@ def cost_of(settings: ConvSettings, spec: ConvSpec) -> Cost:
     geometry = geometry_of(
         (1, spec.in_channels, height, width), (spec.out_channels, per_group, *spec.kernel_size), settings
     )
-    assert geometry is not None
+    if geometry is None:
+        # The direct algorithm takes over.
+        return Cost(
+            macs=spec.dense_macs, params=spec.weights + bias, param_bytes=4 * (spec.weights + bias), workspace_bytes=0
+        )
     is_complex = settings.algorithm == "fft" and max(spec.kernel_size) > 1
     size = Footprint.of(geometry, is_complex=is_complex)
     if spec.output_size == (1, 1):
@@ -100,8 +104,11 @@ def why_not_worth(
             f"{channels // groups} channels and {filters // groups} filters per group are too few to pay for the "
             f"transforms (32 of each at least){forced}"
         )
-    if any(s > 1 and d > 1 for s, d in zip(stride, dilation, strict=True)):
-        return why_unsupported(algorithm, size, kernel_size=kernel_size, stride=stride, dilation=dilation)
+    why = why_unsupported(
+        algorithm, size, kernel_size=kernel_size, stride=stride, dilation=dilation, precision="float64"
+    )
+    if why:
+        return why
     if algorithm == "winograd" and dilation != (1, 1):
         return f"dilation={dilation} splits the map into pieces too small for Winograd tiles{forced}"
     ours, direct = products_per_output(algorithm, size, kernel_size, stride), kernel_size[0] * kernel_size[1]

@@ -23,9 +23,8 @@ class KernelCache:
 
     def clear(self) -> None:
         """Forget what is kept."""
-        self._owner: weakref.ref[Tensor] | None = None
-        self._key: Hashable = None
-        self._value: Any = None
+        # One tuple, replaced as a whole: another thread sees either the old one or the new one.
+        self._entry: tuple[weakref.ref[Tensor], Hashable, Any] | None = None
 
     def get(self, weight: Tensor, tiles: Hashable, make: Callable[[], Any]) -> Any:
         """Return what ``make`` gave for this weight, calling it where nothing fitting is kept."""
@@ -33,10 +32,12 @@ class KernelCache:
             # No version counter, or a tensor that only stands for one.
             return make()
         key = (weight._version, weight.data_ptr(), weight.dtype, weight.device, tiles)
-        if self._owner is None or self._owner() is not weight or self._key != key:
-            self._value = make()
-            self._owner, self._key = weakref.ref(weight), key
-        return self._value
+        entry = self._entry
+        if entry is not None and entry[0]() is weight and entry[1] == key:
+            return entry[2]
+        value = make()
+        self._entry = (weakref.ref(weight), key, value)
+        return value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KernelCache:
         return KernelCache()

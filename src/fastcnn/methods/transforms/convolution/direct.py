@@ -17,7 +17,13 @@ class DirectPasses:
         self._groups = settings.groups
 
     def forward(
-        self, x: Tensor, weight: Tensor, *, keep: bool = False, kernel: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        *,
+        for_input: bool = False,
+        for_weight: bool = False,
+        kernel: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Convolve; there are no spectra to keep."""
         stride, padding, dilation = self._geometry

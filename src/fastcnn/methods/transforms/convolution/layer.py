@@ -69,8 +69,9 @@ class TransformConv2d(nn.Conv2d):
         if size != AUTO:
             self._check_supported()
 
-    def _check_supported(self) -> None:
-        why = why_unsupported(
+    def _why_unsupported(self) -> str:
+        """Why the algorithm cannot serve this layer in its present dtype; empty if it can."""
+        return why_unsupported(
             self.algorithm,
             self._settings.size,
             kernel_size=_pair(self.kernel_size),
@@ -78,6 +79,9 @@ class TransformConv2d(nn.Conv2d):
             dilation=self._settings.dilation,
             precision="float64" if self.weight.dtype == torch.float64 else "float32",
         )
+
+    def _check_supported(self) -> None:
+        why = self._why_unsupported()
         if why:
             raise ValueError(why)
 
@@ -105,7 +109,8 @@ class TransformConv2d(nn.Conv2d):
             raise DeclinedError(str(error)) from error
         _copy(dense, layer)
         if force:
-            layer.chosen = "forced"
+            why = layer._why_unsupported()
+            layer.chosen = f"forced, but convolves directly: {why}" if why else "forced"
             return layer
         why = why_not_worth(
             cls.algorithm,
@@ -150,21 +155,14 @@ class TransformConv2d(nn.Conv2d):
     def theory(self) -> LayerTheory:
         """Non-zeros and bytes as in the dense layer; real multiplications per output far from the edges."""
         nonzero = int((self.weight.detach() != 0).sum())
-        size = self._settings.size
-        macs = self.weight.numel()
-        supported = not why_unsupported(
-            self.algorithm,
-            size,
-            kernel_size=_pair(self.kernel_size),
-            stride=self._settings.stride,
-            dilation=self._settings.dilation,
-            precision="float64",
-        )
-        if supported:
-            rate = products_per_output(self.algorithm, size, _pair(self.kernel_size), self._settings.stride)
-            macs = round(rate * self.out_channels * (self.in_channels // self.groups))
+        pairs = self.out_channels * (self.in_channels // self.groups)
+        rate: float = self.kernel_size[0] * self.kernel_size[1]
+        if not self._why_unsupported():
+            rate = products_per_output(
+                self.algorithm, self._settings.size, _pair(self.kernel_size), self._settings.stride
+            )
         bias = 0 if self.bias is None else self.bias.numel()
-        return LayerTheory(params=nonzero + bias, macs=max(macs, 1), bytes=dense_bytes(self))
+        return LayerTheory(params=nonzero + bias, macs=max(round(rate * pairs), 1), bytes=dense_bytes(self))
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, H, W) or (C, H, W), as ``nn.Conv2d`` does.

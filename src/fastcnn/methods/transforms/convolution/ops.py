@@ -189,7 +189,7 @@ class _Keeping(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, settings: ConvSettings) -> Tensor:
         passes = passes_for(x, weight, settings)
-        y, kept = passes.forward(x, weight, keep=ctx.needs_input_grad[1] or ctx.needs_input_grad[0])
+        y, kept = passes.forward(x, weight, for_input=ctx.needs_input_grad[0], for_weight=ctx.needs_input_grad[1])
         ctx.save_for_backward(x, weight, *kept)
         ctx.passes, ctx.settings = passes, settings
         return y

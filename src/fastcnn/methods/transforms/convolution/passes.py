@@ -24,7 +24,13 @@ class Passes(Protocol):
     """A convolution and its two gradients for tensors of one shape, dtype and device. No autograd, no bias."""
 
     def forward(
-        self, x: Tensor, weight: Tensor, *, keep: bool = False, kernel: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        *,
+        for_input: bool = False,
+        for_weight: bool = False,
+        kernel: Tensor | None = None,
     ) -> tuple[Tensor, Kept]:
         """Convolve.
 
@@ -32,8 +38,8 @@ class Passes(Protocol):
         ----------
         x : Tensor, shape (N, C, H, W)
         weight : Tensor, shape (F, C / g, kH, kW)
-        keep : bool
-            Hand the spectra on to ``backward``, if the memory cap allows it.
+        for_input, for_weight : bool
+            Gradients that ``backward`` will be asked for: what serves them is kept, if the memory cap allows it.
         kernel : Tensor, optional
             What :meth:`kernel_spectrum` gave for this weight.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fastcnn.methods.contract import check_count
 from fastcnn.methods.transforms.convolution.lengths import TILES
 
 Algorithm = Literal["fft", "winograd"]
@@ -42,6 +43,14 @@ class ConvSettings:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+
+
+def check_memory(memory: int | None) -> int:
+    """Return the engine's number of bytes, 0 for None."""
+    if memory is None:
+        return 0
+    check_count("memory", memory, 1)
+    return memory
 
 
 def taps_of(kernel: int, stride: int) -> int:

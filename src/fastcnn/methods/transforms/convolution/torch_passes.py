@@ -33,16 +33,22 @@ class TorchPasses:
         self._footprint = Footprint.of(geometry, is_complex=self._domain.complex, item=self._domain.dtype.itemsize)
 
     def forward(
-        self, x: Tensor, weight: Tensor, *, keep: bool = False, kernel: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        *,
+        for_input: bool = False,
+        for_weight: bool = False,
+        kernel: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See :meth:`passes.Passes.forward`; what is kept are X and K."""
+        """See :meth:`passes.Passes.forward`; kept are X for the weight, K for the input, empty where not needed."""
         g, domain, size = self._geometry, self._domain, self._footprint
         y = empty_like_format(g.out_shape, x)
         if not y.numel():
             return y, ()
         chunk = size.forward(self._memory)
         whole = chunk == Chunk(images=size.images, filters=size.filters)
-        keep = keep and whole and size.kept_backward(self._memory) > 0
+        keep = (for_input or for_weight) and whole and size.kept_backward(self._memory) > 0
         kept: tuple[Tensor, ...] = ()
         target = torch.unflatten(y, 1, (g.groups, -1))
         with torch.autocast(x.device.type, enabled=False):
@@ -52,7 +58,8 @@ class TorchPasses:
                     rows = domain.input(x[images])
                     products = torch.bmm(rows, spectrum.mT)
                     if keep:
-                        kept = (rows, spectrum)
+                        nothing = rows.new_empty(0)
+                        kept = (rows if for_weight else nothing, spectrum if for_input else nothing)
                         count("kept_bytes", sum(part.numel() * part.element_size() for part in kept))
                     del rows
                     target[images, :, filters] = domain.output(products)
@@ -76,7 +83,11 @@ class TorchPasses:
         grad_w = weight.new_empty(weight.shape) if need_weight else None
         with torch.autocast(grad.device.type, enabled=False):
             if kept:
-                self._together(grad, x, kept[0], kept[1], self._footprint.kept_backward(self._memory), grad_x, grad_w)
+                rows, kernel = (part if part.numel() else None for part in kept)
+                if need_input and kernel is None:
+                    kernel = self._domain.kernel(weight)
+                images = self._footprint.kept_backward(self._memory)
+                self._together(grad, x, rows, kernel, images, grad_x, grad_w)
                 return grad_x, grad_w
             chunk = self._footprint.backward(self._memory)
             if chunk.filters == self._footprint.filters:
