@@ -19,7 +19,12 @@ from fastcnn.methods.contract import ConvSpec, DeclinedError
 from fastcnn.methods.transforms.convolution import layer as layer_module
 from fastcnn.methods.transforms.convolution import measure
 from fastcnn.methods.transforms.convolution.counter import count_transforms
-from fastcnn.methods.transforms.convolution.measure import Timing, input_shape_of, record_input_shapes
+from fastcnn.methods.transforms.convolution.measure import (
+    Timing,
+    forget_input_shapes,
+    input_shape_of,
+    record_input_shapes,
+)
 from fastcnn.methods.transforms.fft_conv import FFTConfig, FFTConv2d
 from fastcnn.methods.transforms.winograd_conv import WinogradConfig, WinogradConv2d
 
@@ -150,6 +155,8 @@ def test_sizes_are_noted_without_a_trace_in_the_model() -> None:
     record_input_shapes(net, torch.randn(1, 3, 20, 20))
     assert input_shape_of(net.large) == (1, 32, 18, 18)
     assert input_shape_of(nn.Conv2d(1, 1, 1)) is None
+    forget_input_shapes(net)
+    assert input_shape_of(net.large) is None
 
 
 def test_measured_time_decides() -> None:

@@ -64,13 +64,14 @@ CASES: list[tuple[Algorithm, int]] = [
 SHAPES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int], dict[str, Any]]] = {
     "many images": ((24, 8, 30, 30), (8, 8, 3, 3), {}),
     "many filters": ((2, 48, 12, 12), (96, 48, 3, 3), {"padding": (1, 1)}),
+    "one image": ((1, 64, 32, 32), (4, 64, 3, 3), {}),
     "groups": ((6, 24, 20, 20), (36, 12, 3, 3), {"groups": 2}),
     "stride": ((6, 12, 32, 32), (24, 12, 5, 5), {"stride": (2, 2)}),
     "dilation": ((6, 12, 24, 24), (24, 12, 3, 3), {"dilation": (2, 2)}),
 }
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.15, 0.0])
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.8, 0.5, 0.15, 0.0])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("algorithm", "size"), CASES)
 def test_no_more_than_the_cap_is_ever_alive(algorithm: Algorithm, size: int, shape: str, share: float) -> None:

@@ -34,7 +34,7 @@ class Timing:
 def record_input_shapes(model: nn.Module, *inputs: object) -> None:
     """Run a model once and note on every ``nn.Conv2d`` the input shape it saw (the largest, if called often).
 
-    The notes travel with deepcopy, not with ``state_dict``. The model runs in eval mode without gradients and is
+    The notes travel with deepcopy, not with ``state_dict``; :func:`forget_input_shapes` removes them. The model runs in eval mode without gradients and is
     left as it was otherwise.
     """
 
@@ -47,9 +47,9 @@ def record_input_shapes(model: nn.Module, *inputs: object) -> None:
 
     modes = {module: module.training for module in model.modules()}
     handles = []
+    forget_input_shapes(model)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.__dict__.pop(_SHAPE, None)
             handles.append(module.register_forward_pre_hook(note))
     try:
         model.eval()
@@ -60,6 +60,12 @@ def record_input_shapes(model: nn.Module, *inputs: object) -> None:
             handle.remove()
         for module, mode in modes.items():
             module.training = mode
+
+
+def forget_input_shapes(model: nn.Module) -> None:
+    """Remove the notes of :func:`record_input_shapes`, so that no later conversion goes by an old size."""
+    for module in model.modules():
+        module.__dict__.pop(_SHAPE, None)
 
 
 def input_shape_of(layer: nn.Module) -> tuple[int, int, int, int] | None:
