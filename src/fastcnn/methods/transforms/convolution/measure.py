@@ -34,8 +34,8 @@ class Timing:
 def record_input_shapes(model: nn.Module, *inputs: object) -> None:
     """Run a model once and note on every ``nn.Conv2d`` the input shape it saw (the largest, if called often).
 
-    The notes travel with deepcopy, not with ``state_dict``; :func:`forget_input_shapes` removes them. The model runs in eval mode without gradients and is
-    left as it was otherwise.
+    The notes travel with deepcopy, not with ``state_dict``; :func:`forget_input_shapes` removes them. The model runs
+    in eval mode without gradients and is left as it was otherwise.
     """
 
     def note(module: nn.Module, args: tuple[object, ...]) -> None:
@@ -46,11 +46,8 @@ def record_input_shapes(model: nn.Module, *inputs: object) -> None:
                 module.__dict__[_SHAPE] = tuple(x.shape)
 
     modes = {module: module.training for module in model.modules()}
-    handles = []
     forget_input_shapes(model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_pre_hook(note))
+    handles = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d)]
     try:
         model.eval()
         with torch.no_grad():
