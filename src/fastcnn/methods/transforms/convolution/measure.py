@@ -39,7 +39,7 @@ def record_input_shapes(model: nn.Module, *inputs: object) -> None:
     """
 
     def note(module: nn.Module, args: tuple[object, ...]) -> None:
-        (x,) = args
+        x = args[0] if args else None
         if isinstance(x, Tensor) and x.dim() == 4:
             known = module.__dict__.get(_SHAPE)
             if known is None or x.numel() > torch.Size(known).numel():
@@ -114,15 +114,15 @@ def _time(dense: nn.Conv2d, layer: nn.Conv2d, shape: tuple[int, int, int, int], 
 
 
 def _call(layer: nn.Conv2d, x: Tensor, backward: bool) -> Callable[[], None]:
-    """One forward pass, or one of each; nothing is accumulated in the layer."""
+    """One forward pass, or one of each; nothing is accumulated in the layer, and its hooks are left in peace."""
 
     def forward() -> None:
         with torch.no_grad():
-            layer(x)
+            layer.forward(x)
 
     def both() -> None:
         given = x.detach().requires_grad_()
-        y = layer(given)
+        y = layer.forward(given)
         torch.autograd.grad(y, [given, *(p for p in layer.parameters() if p.requires_grad)], torch.ones_like(y))
 
     return both if backward else forward
