@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fastcnn.methods.pruning.deep_compression import DeepCompressionConfig as DeepCompressionConfig
     from fastcnn.methods.pruning.magnitude import MagnitudeConfig as MagnitudeConfig
     from fastcnn.methods.registry import list_methods as list_methods
+    from fastcnn.methods.transforms.fft_conv import FFTConfig as FFTConfig
+    from fastcnn.methods.transforms.winograd_conv import WinogradConfig as WinogradConfig
     from fastcnn.methods.vq.scalar import KMeansConfig as KMeansConfig
     from fastcnn.reporting.doctor import doctor as doctor
 
@@ -34,8 +36,10 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "ArtifactError": ("fastcnn.artifact", None),
     "CompiledNet": ("fastcnn.engine.api", None),
     "DeepCompressionConfig": ("fastcnn.methods.pruning.deep_compression", "compress"),
+    "FFTConfig": ("fastcnn.methods.transforms.fft_conv", "compress"),
     "KMeansConfig": ("fastcnn.methods.vq.scalar", "compress"),
     "MagnitudeConfig": ("fastcnn.methods.pruning.magnitude", "compress"),
+    "WinogradConfig": ("fastcnn.methods.transforms.winograd_conv", "compress"),
     "benchmark": ("fastcnn.benchmarking", None),
     "compile": ("fastcnn.engine.api", None),  # torch for a model, onnx for a file: it asks itself
     "convert": ("fastcnn.compression.convert", "compress"),
@@ -53,8 +57,10 @@ __all__ = [  # resolved by __getattr__
     "ArtifactError",
     "CompiledNet",
     "DeepCompressionConfig",
+    "FFTConfig",
     "KMeansConfig",
     "MagnitudeConfig",
+    "WinogradConfig",
     "__version__",
     "benchmark",
     "compile",

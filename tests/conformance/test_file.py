@@ -45,7 +45,9 @@ def test_layer_survives_the_file_bitwise(case: Case, tmp_path: Path) -> None:
         assert case.shape == "reflect"
         pytest.skip("its padding mode is outside the engine's set")
     if layer.kernel is not None:
-        assert layer.kernel in {node.op for node in graph}
+        # Another algorithm for the same weight is a plain convolution to the engine, which chooses by itself.
+        wanted = "conv2d" if layer.kernel in ("fft_conv2d", "winograd_conv2d") else layer.kernel
+        assert wanted in {node.op for node in graph}
     save_graph(tmp_path / "net.fcnn", graph)
     same(load_graph(tmp_path / "net.fcnn").graph, graph)
 

@@ -7,6 +7,12 @@ LAYER = {
     # The layer calls torch's own convolution on the rebuilt weight: the sums run in the same order, up to blocking.
     ("*", "float32"): 2e-6,
     ("*", "float64"): 1e-14,
+    # Rounding relative to the largest value of a tile or map.
+    ("fft", "float32"): 4e-6,
+    ("fft", "float64"): 1e-13,
+    # Grows with the tile, here t = 8 at most (5 taps).
+    ("winograd", "float32"): 4e-5,
+    ("winograd", "float64"): 1e-13,
 }
 # Engine against float64, design section 5's error of a net.
 ENGINE = {

@@ -11,7 +11,7 @@ from fastcnn.methods.registry import list_methods
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods"
 ORDER = ["What it does", "When it helps", "When it does not", "Cost", "Error", "Example", "Paper"]
-PAGES = [method.name for method in list_methods()] + ["winograd"]
+PAGES = [method.name for method in list_methods()]
 
 
 @pytest.mark.parametrize("name", PAGES)

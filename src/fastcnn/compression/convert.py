@@ -15,6 +15,7 @@ from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, 
 from fastcnn.methods.pruning.masking import absorb_torch_prune
 from fastcnn.methods.registry import Method, method_of
 from fastcnn.methods.replace import replace_layers, weight_layers
+from fastcnn.methods.transforms.convolution.measure import forget_input_shapes, record_input_shapes
 
 
 class NothingDoneWarning(UserWarning):
@@ -84,7 +85,8 @@ def convert(
     layers : glob pattern or sequence of them
         Names as in ``model.named_modules()``; ``*`` also crosses dots.
     data : iterable, optional
-        Calibration batches. No method of this release reads data, so giving it is an error.
+        Batches (inputs, or tuples that begin with them). The first shows FFTConfig and WinogradConfig the size of each
+        layer's input, so that they can time it; other methods of this release read no data, and giving it is an error.
 
     Returns
     -------
@@ -117,14 +119,17 @@ def convert(
     _check_model(model)
     method = _method(config)
     assert config is not None
-    if data is not None:
+    if data is not None and not config.reads_input_sizes:
         raise ValueError(f"{type(config).__name__} reads no calibration data: leave data out")
     if method.kind == "trained":
         return _warn_if_idle(prepare(model, config, layers).finish(), config)
     fresh = copy_model(model)
     absorb_torch_prune(fresh)
     names = _matching(fresh, method, layers)
+    if data is not None:
+        record_input_shapes(fresh, _first_input(data))
     attach(fresh, replace_layers(fresh, method, config, names))
+    forget_input_shapes(fresh)
     return _warn_if_idle(fresh, config)
 
 
@@ -176,6 +181,13 @@ def copy_model(model: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     return copy.deepcopy(model, memo)
+
+
+def _first_input(data: Iterable[Any]) -> Any:
+    """Input of the first batch; ValueError if there is none."""
+    for batch in data:
+        return batch[0] if isinstance(batch, tuple | list) else batch
+    raise ValueError("data holds no batch: give at least one, or leave data out")
 
 
 def _check_model(model: object) -> None:

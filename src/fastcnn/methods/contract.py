@@ -34,6 +34,8 @@ class MethodConfig:
 
     method: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    reads_input_sizes: ClassVar[bool] = False
+    """Whether ``from_dense`` looks at the input size that an example batch gives a layer."""
 
     def to_json(self) -> dict[str, Any]:
         """Return ``{"method", "version", "settings"}``, ready for ``json.dumps``."""

@@ -60,6 +60,7 @@ class FFTConfig(MethodConfig):
     """
 
     method: ClassVar[str] = "fft"
+    reads_input_sizes: ClassVar[bool] = True
 
     tile: Tile = "auto"
     save_spectra: bool = True

@@ -57,6 +57,7 @@ class WinogradConfig(MethodConfig):
     """
 
     method: ClassVar[str] = "winograd"
+    reads_input_sizes: ClassVar[bool] = True
 
     m: int | None = None
     memory: int | None = None
