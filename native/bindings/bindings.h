@@ -4,3 +4,4 @@
 
 void bind_runtime(nanobind::module_& m);
 void bind_codec(nanobind::module_& m);
+void bind_training(nanobind::module_& m);

@@ -125,20 +125,40 @@ void fft_input(const TileInput& i) {
       });
 }
 
+// Of a tile of the output, zeros beyond it.
+template <int V, int T, int A, int B>
+void fft_gradient(const TileInput& i) {
+  columns<V, T, A, B>(i.work, i.x0, i.x1, [&](int y, int x) __attribute__((always_inline)) {
+    return y < i.y0 || y >= i.y1 ? Vec<V>{} : load<V>(i.in + y * i.row + x * i.pixel);
+  });
+  rows<V, T, A, B>(
+      i.work, [&](int which, Vec<V> v) __attribute__((always_inline)) { store<V>(i.out + which * i.freq_stride, v); },
+      [&](int freq, Complex<V> v) __attribute__((always_inline)) {
+        float* const to = i.out + freq * i.freq_stride;
+        store<V>(to, v.re + v.im);
+        store<V>(to + i.freq_stride, v.im);
+        store<V>(to + 2 * i.freq_stride, -v.re);
+      });
+}
+
+// Both spectra have twice their complex frequencies, the output has them once.
+template <int T>
+constexpr float kRealScale = 1.0f / (T * T);
+template <int T>
+constexpr float kPairScale = kRealScale<T> / 4;
+
 template <int V, int T, int A, int B>
 void fft_filter(const TileFilter& f) {
   columns<V, T, A, B>(f.work, 0, f.kw, [&](int y, int x) __attribute__((always_inline)) {
     return y < f.kh ? load<V>(f.taps + (y * f.kw + x) * V) : Vec<V>{};
   });
-  // Both spectra have twice their complex frequencies, the output has them once.
-  constexpr float kReal = 1.0f / (T * T), kPair = kReal / 4;
   rows<V, T, A, B>(
       f.work,
       [&](int which, Vec<V> v)
-          __attribute__((always_inline)) { store<V>(f.out + which * f.freq_stride, v * splat<V>(kReal)); },
+          __attribute__((always_inline)) { store<V>(f.out + which * f.freq_stride, v * splat<V>(kRealScale<T>)); },
       [&](int freq, Complex<V> v) __attribute__((always_inline)) {
         float* const to = f.out + freq * f.freq_stride;
-        const Vec<V> c = v.re * splat<V>(kPair), e = v.im * splat<V>(-kPair);
+        const Vec<V> c = v.re * splat<V>(kPairScale<T>), e = v.im * splat<V>(-kPairScale<T>);
         store<V>(to, c);
         store<V>(to + f.freq_stride, e - c);
         store<V>(to + 2 * f.freq_stride, c + e);
@@ -151,17 +171,10 @@ template <int V>
   return {v.im, v.re};
 }
 
-template <int V, int T, int A, int B>
-void fft_output(const TileOutput& o) {
-  const auto real = [&](int which) __attribute__((always_inline)) { return load<V>(o.in + which * o.freq_stride); };
-  const auto pair = [&](int freq) __attribute__((always_inline)) {
-    const float* const from = o.in + freq * o.freq_stride;
-    const Vec<V> p = load<V>(from), q = load<V>(from + o.freq_stride), s = load<V>(from + 2 * o.freq_stride);
-    return Complex<V>{p - s, p + q};
-  };
-  float* const tmp = o.work;
-  const int even = (o.cols + 1) / 2 * 2;
-  // Rows 0 and t/2: real sequences of x, in one transform.
+// The inverse, times t^2: real(which of the four), pair(first of the products of a complex frequency); then, for even
+// columns x below `cols`, emit(y, x, value, value of column x + 1) for every y.
+template <int V, int T, int A, int B, class Real, class Pair, class Emit>
+[[gnu::always_inline]] inline void inverse(float* tmp, int cols, Real real, Pair pair, Emit emit) {
   alignas(64) float z[2 * T * V];
   const auto put = [&](int k, Complex<V> v) __attribute__((always_inline)) {
     store<V>(z + 2 * k * V, v.re);
@@ -170,56 +183,65 @@ void fft_output(const TileOutput& o) {
   const auto point = [&](int k) __attribute__((always_inline)) {
     return Complex<V>{load<V>(z + 2 * k * V), load<V>(z + 2 * k * V + V)};
   };
-  for (int half = 0; half < 2; ++half) put(half * T / 2, {real(half), real(2 + half)});
-  for (int k = 1; k < T / 2; ++k) {
-    const Complex<V> p = pair(edge_freq<T>(false, k)), q = pair(edge_freq<T>(true, k));
+  // p and q of two real sequences, as p + iq and its mirror image.
+  const auto put_both = [&](int k, Complex<V> p, Complex<V> q) __attribute__((always_inline)) {
     put(k, {p.re - q.im, p.im + q.re});
     put(T - k, {p.re + q.im, q.re - p.im});
-  }
-  transform<V, A, B>([&](int k) __attribute__((always_inline)) { return swapped(point(k)); },
-                     [&](int x, Complex<V> v) __attribute__((always_inline)) {
-                       if (x >= even) return;
-                       store<V>(place<V, T>(tmp, 0, x), v.im);
-                       store<V>(place<V, T>(tmp, 1, x), v.re);
-                     });
+  };
+  const auto inverted = [&](auto store_point) __attribute__((always_inline)) {
+    transform<V, A, B>([&](int k) __attribute__((always_inline)) { return swapped(point(k)); },
+                       [&](int n, Complex<V> v) __attribute__((always_inline)) { store_point(n, swapped(v)); });
+  };
+  // Rows 0 and t/2: real sequences of x, in one transform.
+  for (int half = 0; half < 2; ++half) put(half * T / 2, {real(half), real(2 + half)});
+  for (int k = 1; k < T / 2; ++k) put_both(k, pair(edge_freq<T>(false, k)), pair(edge_freq<T>(true, k)));
+  inverted([&](int x, Complex<V> v) __attribute__((always_inline)) {
+    if (x > cols) return;
+    store<V>(place<V, T>(tmp, 0, x), v.re);
+    store<V>(place<V, T>(tmp, 1, x), v.im);
+  });
   for (int row = 1; row < T / 2; ++row) {
     transform<V, A, B>([&](int k) __attribute__((always_inline)) { return swapped(pair(inner_freq<T>(row, k))); },
                        [&](int x, Complex<V> v) __attribute__((always_inline)) {
-                         if (x >= even) return;
+                         if (x > cols) return;
                          store<V>(place<V, T>(tmp, 2 * row, x), v.im);
                          store<V>(place<V, T>(tmp, 2 * row + 1, x), v.re);
                        });
   }
-  // Two columns at once.
+  for (int x = 0; x < cols; x += 2) {
+    const auto at = [&](int row, int column) __attribute__((always_inline)) {
+      return Complex<V>{load<V>(place<V, T>(tmp, row, column)), load<V>(place<V, T>(tmp, row + 1, column))};
+    };
+    for (int half = 0; half < 2; ++half) {
+      put(half * T / 2, {load<V>(place<V, T>(tmp, half, x)), load<V>(place<V, T>(tmp, half, x + 1))});
+    }
+    for (int k = 1; k < T / 2; ++k) put_both(k, at(2 * k, x), at(2 * k, x + 1));
+    inverted([&](int y, Complex<V> v) __attribute__((always_inline)) { emit(y, x, v.re, v.im); });
+  }
+}
+
+template <int V, int T, int A, int B>
+void fft_output(const TileOutput& o) {
   const Vec<V> bias = o.bias != nullptr ? load<V>(o.bias) : Vec<V>{};
   const bool simple = o.residual == nullptr && (o.act->kind == Act::kClamp || o.act->kind == Act::kNone);
   const bool clamp = o.act->kind == Act::kClamp;
   const Vec<V> lo = splat<V>(clamp ? o.act->lo : -__builtin_inff()),
                hi = splat<V>(clamp ? o.act->hi : __builtin_inff());
-  for (int x = 0; x < o.cols; x += 2) {
-    for (int half = 0; half < 2; ++half) {
-      put(half * T / 2, {load<V>(place<V, T>(tmp, half, x)), load<V>(place<V, T>(tmp, half, x + 1))});
-    }
-    for (int k = 1; k < T / 2; ++k) {
-      const Complex<V> p = {load<V>(place<V, T>(tmp, 2 * k, x)), load<V>(place<V, T>(tmp, 2 * k + 1, x))};
-      const Complex<V> q = {load<V>(place<V, T>(tmp, 2 * k, x + 1)), load<V>(place<V, T>(tmp, 2 * k + 1, x + 1))};
-      put(k, {p.re - q.im, p.im + q.re});
-      put(T - k, {p.re + q.im, q.re - p.im});
-    }
-    float* const out = o.out + x * o.pixel;
-    const bool both = x + 1 < o.cols;
-    transform<V, A, B>([&](int k) __attribute__((always_inline)) { return swapped(point(k)); },
-                       [&](int y, Complex<V> v) __attribute__((always_inline)) {
-                         if (y >= o.rows) return;
-                         Vec<V> left = v.im + bias, right = v.re + bias;
-                         if (simple) {
-                           left = min_nan<V>(hi, max_nan<V>(lo, left));
-                           right = min_nan<V>(hi, max_nan<V>(lo, right));
-                         }
-                         store<V>(out + y * o.row, left);
-                         if (both) store<V>(out + y * o.row + o.pixel, right);
-                       });
-  }
+  inverse<V, T, A, B>(
+      o.work, o.cols, [&](int which) __attribute__((always_inline)) { return load<V>(o.in + which * o.freq_stride); },
+      [&](int freq) __attribute__((always_inline)) {
+        const float* const from = o.in + freq * o.freq_stride;
+        const Vec<V> p = load<V>(from), q = load<V>(from + o.freq_stride), s = load<V>(from + 2 * o.freq_stride);
+        return Complex<V>{p - s, p + q};
+      },
+      [&](int y, int x, Vec<V> left, Vec<V> right) __attribute__((always_inline)) {
+        if (y >= o.rows) return;
+        float* const out = o.out + y * o.row + x * o.pixel;
+        left = left + bias, right = right + bias;
+        if (simple) left = min_nan<V>(hi, max_nan<V>(lo, left)), right = min_nan<V>(hi, max_nan<V>(lo, right));
+        store<V>(out, left);
+        if (x + 1 < o.cols) store<V>(out + o.pixel, right);
+      });
   if (simple) return;
   TileOutput rest = o;
   rest.bias = nullptr;  // added already
@@ -227,6 +249,43 @@ void fft_output(const TileOutput& o) {
     float* const line = o.out + y * o.row;
     finish<V>(line, o.cols, rest, o.residual == nullptr ? nullptr : o.residual + y * o.res_row);
   }
+}
+
+template <int V, int T, int A, int B>
+void fft_spread(const TileSpread& s) {
+  inverse<V, T, A, B>(
+      s.work, s.x1, [&](int which) __attribute__((always_inline)) { return load<V>(s.in + which * s.freq_stride); },
+      [&](int freq) __attribute__((always_inline)) {
+        const float* const from = s.in + freq * s.freq_stride;
+        const Vec<V> sum = load<V>(from);
+        return Complex<V>{sum + load<V>(from + s.freq_stride), sum + load<V>(from + 2 * s.freq_stride)};
+      },
+      [&](int y, int x, Vec<V> left, Vec<V> right) __attribute__((always_inline)) {
+        if (y < s.y0 || y >= s.y1) return;
+        float* const out = s.out + y * s.row + x * s.pixel;
+        if (x >= s.x0) store<V>(out, load<V>(out) + left);
+        if (x + 1 >= s.x0 && x + 1 < s.x1) store<V>(out + s.pixel, load<V>(out + s.pixel) + right);
+      });
+}
+
+template <int V, int T, int A, int B>
+void fft_taps(const TileTaps& t) {
+  inverse<V, T, A, B>(
+      t.work, t.kw,
+      [&](int which)
+          __attribute__((always_inline)) { return load<V>(t.in + which * t.freq_stride) * splat<V>(kRealScale<T>); },
+      [&](int freq) __attribute__((always_inline)) {
+        const float* const from = t.in + freq * t.freq_stride;
+        const Vec<V> p = load<V>(from), q = load<V>(from + t.freq_stride), s = load<V>(from + 2 * t.freq_stride);
+        const Vec<V> scale = splat<V>(kPairScale<T>);
+        return Complex<V>{(p - q + s) * scale, -(q + s) * scale};
+      },
+      [&](int y, int x, Vec<V> left, Vec<V> right) __attribute__((always_inline)) {
+        if (y >= t.kh) return;
+        float* const out = t.taps + (y * t.kw + x) * V;
+        store<V>(out, left);
+        if (x + 1 < t.kw) store<V>(out + V, right);
+      });
 }
 
 template <int V, int T, int A, int B>
@@ -238,7 +297,10 @@ constexpr TileForm fft_form() {
           static_cast<size_t>(T) * T * V,
           fft_input<V, T, A, B>,
           fft_output<V, T, A, B>,
-          fft_filter<V, T, A, B>};
+          fft_filter<V, T, A, B>,
+          fft_gradient<V, T, A, B>,
+          fft_spread<V, T, A, B>,
+          fft_taps<V, T, A, B>};
 }
 
 template <int V>

@@ -82,9 +82,56 @@ void multiply(const float* u, float* v, size_t floats) {
   for (size_t i = 0; i < floats; i += V) store<V>(v + i, load<V>(v + i) * load<V>(u + i));
 }
 
+// Channels l ... l + P of a block by NV vectors of filters, over all tiles.
+template <int V, int TILE, int P, int NV>
+[[gnu::always_inline]] inline void outer_tile(const TileOuter& o, const float* x, const float* g, float* out) {
+  Vec<V> acc[P][NV];
+  const ptrdiff_t row = static_cast<ptrdiff_t>(o.g_blocks) * V;
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) acc[i][j] = load<V>(out + i * row + j * V);
+  for (int left = o.tiles; left > 0; left -= o.group, x += o.x_group, g += o.g_group) {
+    const int count = left < o.group ? left : o.group;
+    for (int k = 0; k < count; ++k) {
+      Vec<V> w[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) w[j] = load<V>(g + (j * TILE + k) * V);
+#pragma GCC unroll 16
+      for (int i = 0; i < P; ++i) {
+        const Vec<V> s = splat<V>(x[k * V + i]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) acc[i][j] += s * w[j];
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) store<V>(out + i * row + j * V, acc[i][j]);
+}
+
+template <int V, int TILE>
+void outer(const TileOuter& o) {
+  constexpr int P = V / 2;
+  for (int cb = 0; cb < o.x_blocks; ++cb) {
+    for (int fb = 0; fb < o.g_blocks; fb += 2) {
+      for (int l = 0; l < V; l += P) {
+        const float *x = o.x + cb * TILE * V + l, *g = o.g + fb * TILE * V;
+        float* out = o.out + (static_cast<ptrdiff_t>(cb * V + l) * o.g_blocks + fb) * V;
+        if (fb + 1 < o.g_blocks) {
+          outer_tile<V, TILE, P, 2>(o, x, g, out);
+        } else {
+          outer_tile<V, TILE, P, 1>(o, x, g, out);
+        }
+      }
+    }
+  }
+}
+
 template <int V, int TILE>
 TileKernels make_tiles(Isa isa) {
-  return {isa, V, TILE, 2, product<V, TILE>, multiply<V>};
+  return {isa, V, TILE, 2, product<V, TILE>, multiply<V>, outer<V, TILE>};
 }
 
 }  // namespace

@@ -52,6 +52,27 @@ struct TileFilter {
   float* work = nullptr;
 };
 
+// Adds to rows y0 ... y1 and columns x0 ... x1 of a tile of the map; the rest of it is dropped.
+struct TileSpread {
+  const float* in = nullptr;
+  ptrdiff_t freq_stride = 0;
+  float* work = nullptr;
+  float* out = nullptr;  // top left pixel of the tile, in memory or not
+  ptrdiff_t row = 0, pixel = 0;
+  int y0 = 0, y1 = 0, x0 = 0, x1 = 0;
+};
+
+// Taps of V filters, one beside the other, from what belongs to each frequency.
+struct TileTaps {
+  const float* in = nullptr;
+  ptrdiff_t freq_stride = 0;
+  float* work = nullptr;
+  int kh = 0, kw = 0;
+  float* taps = nullptr;  // [kh][kw][V]
+};
+
+// The last three are the adjoints of the first three, for training: with B, A, G as above and U = G w, V = B x,
+//   gradient of x: B^T (U A^T dy), summed over filters    gradient of w: G^T (V A^T dy), summed over tiles
 struct TileForm {
   int t_y = 0, t_x = 0;  // input tile
   int freqs = 0;         // products
@@ -59,6 +80,9 @@ struct TileForm {
   void (*input)(const TileInput&) = nullptr;
   void (*output)(const TileOutput&) = nullptr;
   void (*filter)(const TileFilter&) = nullptr;
+  void (*gradient)(const TileInput&) = nullptr;  // A^T: of a tile of the output
+  void (*spread)(const TileSpread&) = nullptr;   // B^T
+  void (*taps)(const TileTaps&) = nullptr;       // G^T
 };
 
 struct TileProduct {
@@ -73,6 +97,19 @@ struct TileProduct {
   Region next;                 // what will be read after u: fetched meanwhile
 };
 
+// Of one frequency: out[c][f] += sum over tiles of x[tile][c] * g[tile][f], with x and g as V is for product().
+struct TileOuter {
+  const float* x = nullptr;  // first group, first channel block
+  ptrdiff_t x_group = 0;     // floats between groups
+  int x_blocks = 0;
+  const float* g = nullptr;
+  ptrdiff_t g_group = 0;
+  int g_blocks = 0;
+  int group = 1;  // tiles of a group; the last one may have fewer
+  int tiles = 0;
+  float* out = nullptr;  // [x_blocks * V][g_blocks * V]
+};
+
 struct TileKernels {
   Isa isa;
   int lanes;
@@ -80,6 +117,7 @@ struct TileKernels {
   void (*product)(const TileProduct&);
   // v *= u, in whole vectors: where there is no sum over channels.
   void (*multiply)(const float* u, float* v, size_t floats);
+  void (*outer)(const TileOuter&);
 };
 
 const TileKernels& tile_kernels(Isa isa);

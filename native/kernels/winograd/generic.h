@@ -105,6 +105,11 @@ struct GOf {
   static constexpr auto& a = Form::w.g;
 };
 template <class Form>
+struct AtOf {
+  static constexpr int kRows = Form::w.M, kCols = Form::w.T;
+  static constexpr auto& a = Form::w.at;
+};
+template <class Form>
 struct BtOf {
   static constexpr int kRows = Form::w.T, kCols = Form::w.T;
   static constexpr auto& a = Form::w.bt;
@@ -249,6 +254,74 @@ void winograd_output(const TileOutput& o) {
   }
 }
 
+// y = A^T x for a matrix a of ROWS x COLS.
+template <int V, class A, class X, class Y>
+[[gnu::always_inline]] inline void apply_transposed(X x, Y y) {
+  unroll<A::kCols>([&](auto j) __attribute__((always_inline)) {
+    constexpr int J = j;
+    y(j, combine<V>([](int k) constexpr { return A::a[k][J]; }, x, std::integral_constant<int, A::kRows>{}));
+  });
+}
+
+// Of a tile of the output, zeros beyond it.
+template <int V, class Down, class Across>
+void winograd_gradient(const TileInput& i) {
+  constexpr int TX = Across::w.T, TY = Down::w.T, MX = Across::w.M;
+  alignas(64) float tmp[TY * MX * V];
+  for (int x = 0; x < MX; ++x) {
+    apply_transposed<V, AtOf<Down>>(
+        [&](auto k) __attribute__((always_inline)) {
+          return k < i.y1 && x < i.x1 ? load<V>(i.in + k * i.row + x * i.pixel) : Vec<V>{};
+        },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (j * MX + x) * V, v); });
+  }
+#pragma GCC unroll 1
+  for (int y = 0; y < TY; ++y) {
+    apply_transposed<V, AtOf<Across>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (y * MX + k) * V); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(i.out + (y * TX + j) * i.freq_stride, v); });
+  }
+}
+
+template <int V, class Down, class Across>
+void winograd_spread(const TileSpread& s) {
+  constexpr int TX = Across::w.T, TY = Down::w.T;
+  alignas(64) float tmp[TY * TX * V];
+#pragma GCC unroll 1
+  for (int x = 0; x < TX; ++x) {
+    apply_transposed<V, BtOf<Down>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(s.in + (k * TX + x) * s.freq_stride); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (j * TX + x) * V, v); });
+  }
+#pragma GCC unroll 1
+  for (int y = s.y0; y < s.y1; ++y) {
+    apply_transposed<V, BtOf<Across>>([&](auto k)
+                                          __attribute__((always_inline)) { return load<V>(tmp + (y * TX + k) * V); },
+                                      [&](auto j, Vec<V> v) __attribute__((always_inline)) {
+                                        float* const out = s.out + y * s.row + j * s.pixel;
+                                        if (j >= s.x0 && j < s.x1) store<V>(out, load<V>(out) + v);
+                                      });
+  }
+}
+
+template <int V, class Down, class Across>
+void winograd_taps(const TileTaps& t) {
+  constexpr int TX = Across::w.T, RY = Down::w.R, RX = Across::w.R;
+  alignas(64) float tmp[RY * TX * V];
+#pragma GCC unroll 1
+  for (int x = 0; x < TX; ++x) {
+    apply_transposed<V, GOf<Down>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(t.in + (k * TX + x) * t.freq_stride); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(tmp + (j * TX + x) * V, v); });
+  }
+#pragma GCC unroll 1
+  for (int y = 0; y < RY; ++y) {
+    apply_transposed<V, GOf<Across>>(
+        [&](auto k) __attribute__((always_inline)) { return load<V>(tmp + (y * TX + k) * V); },
+        [&](auto j, Vec<V> v) __attribute__((always_inline)) { store<V>(t.taps + (y * RX + j) * V, v); });
+  }
+}
+
 template <int V, int MY, int RY, int MX, int RX>
 WinogradKernel winograd_form() {
   using Down = WinogradForm<MY, RY>;
@@ -259,7 +332,8 @@ WinogradKernel winograd_form() {
           MX,
           RX,
           {TY, TX, TY * TX, 0, winograd_input<V, Down, Across>, winograd_output<V, Down, Across>,
-           winograd_filter_tile<V, Down, Across>}};
+           winograd_filter_tile<V, Down, Across>, winograd_gradient<V, Down, Across>, winograd_spread<V, Down, Across>,
+           winograd_taps<V, Down, Across>}};
 }
 
 template <int V>
