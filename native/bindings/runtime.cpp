@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <dlfcn.h>
+#include <algorithm>
 #include <cmath>
 
 #include "base/isa.h"
@@ -168,6 +169,18 @@ void bind_runtime(nb::module_& m) {
         return sizes;
       },
       nb::arg("isa"), "points along an axis of the FFT tiles there are kernels for");
+  m.def(
+      "winograd_forms",
+      [](const std::string& isa) {
+        const WinogradForms& all = winograd_forms(isa_from_name(isa));
+        nb::list forms;
+        for (int i = 0; i < all.count; ++i) {
+          const WinogradKernel& k = all.forms[i];
+          forms.append(nb::make_tuple(std::max(k.m_y, k.m_x), k.r_y, k.r_x));
+        }
+        return forms;
+      },
+      nb::arg("isa"), "(m, kernel rows, kernel columns) of the Winograd forms there are kernels for");
   m.def(
       "winograd_matrices",
       [](int mm, int r) {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastcnn.methods.transforms.convolution.choice import geometry_of
 from fastcnn.methods.transforms.convolution.direct import DirectPasses
+from fastcnn.methods.transforms.convolution.native_passes import NativePasses
 from fastcnn.methods.transforms.convolution.settings import ConvSettings
 from fastcnn.methods.transforms.convolution.torch_passes import TorchPasses
 
@@ -76,6 +77,9 @@ def passes_for(x: Tensor, weight: Tensor, settings: ConvSettings) -> Passes:
     ValueError
         If the settings cannot serve these shapes; the message says why and what to choose.
     """
+    native = NativePasses.of(x, weight, settings)
+    if native is not None:
+        return native
     batch, channels, height, width = x.shape
     filters, per_group, rows, columns = weight.shape
     geometry = geometry_of((batch, channels, height, width), (filters, per_group, rows, columns), settings)
