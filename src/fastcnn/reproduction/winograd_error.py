@@ -1,10 +1,10 @@
 """The error of Winograd convolution in float32: ``python -m fastcnn.reproduction.winograd_error --out FILE``.
 
-One layer for each kernel size and number of channels, uniform inputs and weights; one row for each output tile. The
-error is max|y - y64| / max|y64|, worst picture, y64 by torch in float64. Beside it stands direct convolution in
-float32, torch's and the engine's. The published order must show for 3x3: F(2,3) is near direct convolution, F(4,3)
-and F(6,3) lose more and more. Then the points of each form are searched again, and the native kernels' measured beside
-them.
+One layer for each kernel and number of channels, uniform inputs and weights; one row for each output tile. Kernels of
+one row are transformed along the other axis alone. The error is max|y - y64| / max|y64|, worst picture, y64 by torch in
+float64. Beside it stands direct convolution in float32, torch's and the engine's. The published order must show for
+3x3: F(2,3) is near direct convolution, F(4,3) and F(6,3) lose more and more. Then the points of each form are searched
+again, and measured beside them are the native kernels' and, for tiles of 6, the integers of Lavin and Gray's F(4,3).
 
 The record is written after each layer, so that an interrupted run goes on where it stopped; ``--again`` begins anew.
 
@@ -33,7 +33,8 @@ from fastcnn import _native
 from fastcnn.benchmarking.error import relative_error
 from fastcnn.cli.output import log, plain, progress_bar, write_atomically
 from fastcnn.engine.graph import Graph, GraphInput, Node
-from fastcnn.engine.plan.candidates import FORMS, make_target
+from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.plan.tiles import WINOGRAD_TILES
 from fastcnn.engine.run.net import CompiledNet
 from fastcnn.methods.transforms.winograd import (
     SUM_TERMS,
@@ -49,23 +50,28 @@ from fastcnn.methods.transforms.winograd import (
 )
 from fastcnn.reporting.host import commit, host_facts
 
-KERNELS, CHANNELS, TILES = (3, 5, 7), (16, 128, 512), (2, 4, 6)
+KERNELS = ((3, 3), (5, 5), (7, 7), (1, 3), (1, 5), (1, 7))
+CHANNELS, TILES = (16, 128, 512), (2, 4, 6)
 FILTERS, MAP, PICTURES = 16, 24, 4
 """Output channels, rows and columns of the output (whole tiles of every m), pictures."""
+RUN_TERMS = 256
+"""Channels that the native kernels sum in a row (native/runtime/steps/tiles.cpp)."""
 SEARCHES = ((2, 3), (4, 3), (6, 3), (8, 3), (2, 5), (4, 5), (6, 5), (2, 7), (4, 7))
-NEAR_DIRECT = {"published": 2.0, "native": 3.0}
-"""F(2,3) may have this many times the error of direct convolution: the native kernels sum all channels in a row, direct
-convolution does not."""
+INTEGERS = tuple(Fraction(p) for p in (0, 1, -1, 2, -2))
+"""Points of Lavin and Gray's F(4,3), for tiles of 6."""
+NEAR_DIRECT = 2.0
+"""F(2,3) may have this many times the error of direct convolution."""
 
+Pair = tuple[int, int]
 Array = npt.NDArray[Any]
 
 
-def layer_data(kernel: int, channels: int, *, seed: int = 0) -> tuple[Array, Array]:
-    """Pictures (N, C, H, W) and weights (F, C, r, r), float32, uniform in [-1, 1], for outputs of MAP x MAP."""
-    rng = np.random.default_rng((seed, kernel, channels))
-    size = MAP + kernel - 1
-    pictures = rng.uniform(-1, 1, (PICTURES, channels, size, size)).astype(np.float32)
-    return pictures, rng.uniform(-1, 1, (FILTERS, channels, kernel, kernel)).astype(np.float32)
+def layer_data(kernel: Pair, channels: int, *, seed: int = 0) -> tuple[Array, Array]:
+    """Pictures (N, C, H, W) and weights (F, C, r1, r2), float32, uniform in [-1, 1], for outputs of MAP x MAP."""
+    rng = np.random.default_rng((seed, *kernel, channels))
+    height, width = (MAP + r - 1 for r in kernel)
+    pictures = rng.uniform(-1, 1, (PICTURES, channels, height, width)).astype(np.float32)
+    return pictures, rng.uniform(-1, 1, (FILTERS, channels, *kernel)).astype(np.float32)
 
 
 def native_outputs(pictures: Array, weight: Array, kernel: str) -> Array:
@@ -74,7 +80,7 @@ def native_outputs(pictures: Array, weight: Array, kernel: str) -> Array:
     Parameters
     ----------
     kernel : str
-        ``"direct"``, or ``"winograd:M"`` for F(M, r).
+        ``"direct"``, or ``"winograd:M"`` for F(M, r) along the axes with more than one tap.
 
     Raises
     ------
@@ -97,7 +103,10 @@ def native_outputs(pictures: Array, weight: Array, kernel: str) -> Array:
         hint={"blocked": "direct", "layer": kernel}, known_error=0.0,
     )  # fmt: skip
     ran = {step.layer: step.kernel for step in net.plan.steps}
-    wanted = "direct" if kernel == "direct" else f"f{kernel.partition(':')[2]}"
+    wanted = "direct"
+    if kernel != "direct":
+        m, taps = kernel.partition(":")[2], weight.shape[2:]
+        wanted = "winograd_f32_f" + "x".join("1" if r == 1 else m for r in taps) + f"k{taps[0]}x{taps[1]}_"
     if "direct" not in ran["blocked"] or wanted not in ran["layer"]:
         raise RuntimeError(f"the engine runs {ran['layer']} where {kernel} was asked for")
     outputs: Array = net(pictures)
@@ -105,10 +114,23 @@ def native_outputs(pictures: Array, weight: Array, kernel: str) -> Array:
 
 
 def _by_tiles(pictures: Array, weight: Array, form: WinogradForm, sum_terms: int = SUM_TERMS) -> Array:
-    return np.stack([winograd_correlate(picture, weight, form, sum_terms=sum_terms) for picture in pictures])
+    """Outputs of all pictures, one row of tiles at a time: in products of more of them BLAS makes runs of its own."""
+    down, rows = form.output_tile[0], form.input_tile[0]
+    return np.stack(
+        [
+            np.concatenate(
+                [
+                    winograd_correlate(picture[:, top : top + rows], weight, form, sum_terms=sum_terms)
+                    for top in range(0, MAP, down)
+                ],
+                axis=1,
+            )
+            for picture in pictures
+        ]
+    )
 
 
-def measure_layer(kernel: int, channels: int, *, seed: int = 0) -> dict[str, Any]:
+def measure_layer(kernel: Pair, channels: int, *, seed: int = 0) -> dict[str, Any]:
     """Measure every form of one layer.
 
     Returns
@@ -117,10 +139,11 @@ def measure_layer(kernel: int, channels: int, *, seed: int = 0) -> dict[str, Any
         kernel, channels, torch_direct, native_direct; forms: for each m of TILES the tile, the multiplications for each
         output (``multiplications``, ``split_multiplications``), and the errors in float32:
 
-        - ``published``: of the published points;
-        - ``searched``: of the points that lose least (:func:`searched_points`);
-        - ``long_sums``: of the published points with all channels summed in a row, elsewhere ``sum_terms`` of them;
-        - ``split``: in pieces of at most three taps; null for 3x3;
+        - ``published``: of the published points, ``SUM_TERMS`` channels summed in a row;
+        - ``searched``: of the points that lose least (:func:`searched_points`), with the same sums;
+        - ``runs``: of these points with ``RUN_TERMS`` channels in a row, as the native kernels sum;
+        - ``long_sums``: of these points with all channels in a row;
+        - ``split``: of the published points, in pieces of at most three taps; null for kernels of no more;
         - ``native``: of the engine's kernel; null where it has none.
     """
     pictures, weight = layer_data(kernel, channels, seed=seed)
@@ -132,32 +155,43 @@ def measure_layer(kernel: int, channels: int, *, seed: int = 0) -> dict[str, Any
 
     forms = []
     for m in TILES:
-        form, split = nested_form(m, kernel), split_kernel(kernel, m) if kernel > 3 else None
-        points = searched_points(m, kernel)
+        split = split_kernel(kernel, m) if max(kernel) > 3 else None
+        rows, columns = (searched_points(m, r) if r > 1 else None for r in kernel)
+        form, best = nested_form(m, kernel), nested_form(m, kernel, (rows, columns))
         row: dict[str, Any] = {
             "m": m,
-            "tile": m + kernel - 1,
+            "tile": m + max(kernel) - 1,
             "multiplications": float(form.multiplications),
             "split_multiplications": None,
             "published": error(_by_tiles(pictures, weight, form)),
-            "searched": error(_by_tiles(pictures, weight, nested_form(m, kernel, (points, points)))),
-            "long_sums": error(_by_tiles(pictures, weight, form, channels)),
+            "searched": error(_by_tiles(pictures, weight, best)),
+            "runs": error(_by_tiles(pictures, weight, best, RUN_TERMS)),
+            "long_sums": error(_by_tiles(pictures, weight, best, channels)),
             "split": None,
             "native": None,
         }
         if split is not None:
             row["split_multiplications"] = float(split.multiplications)
             row["split"] = error(np.stack([winograd_correlate_sum(picture, weight, split) for picture in pictures]))
-        if m in FORMS.get(kernel, ()):
+        if m in WINOGRAD_TILES.get(kernel, ()):
             row["native"] = error(native_outputs(pictures, weight, f"winograd:{m}"))
         forms.append(row)
     return {
-        "kernel": kernel,
+        "kernel": list(kernel),
         "channels": channels,
         "torch_direct": error(F.conv2d(x, w).numpy()),
         "native_direct": error(native_outputs(pictures, weight, "direct")),
         "forms": forms,
     }
+
+
+def native_points(m: int, r: int) -> tuple[Fraction, ...] | None:
+    """The finite points of the native kernels' F(m, r), None if there is no such kernel."""
+    if m not in WINOGRAD_TILES.get((1, r), ()):
+        return None
+    tile = m + r - 1
+    values = _native.winograd_matrices(m, r)[0][tile : 2 * tile - 1]
+    return tuple(Fraction(value).limit_denominator(16) for value in values)
 
 
 def measure_points(m: int, r: int, *, seed: int = 0) -> dict[str, Any]:
@@ -167,12 +201,14 @@ def measure_points(m: int, r: int, *, seed: int = 0) -> dict[str, Any]:
     -------
     dict
         As :meth:`PointSearch.to_json`; ``ranked`` is cut to the three best of the search and those beside them, each
-        with the ``roles`` it plays: "published", "kernel", "searched" (of :func:`searched_points`).
+        with the ``roles`` it plays: "published", "integers" (of tiles of 6), "kernel", "searched" (of
+        :func:`searched_points`).
     """
     roles = {"published": default_points(m, r), "searched": searched_points(m, r)}
-    if m in FORMS.get(r, ()):
-        tile = m + r - 1
-        roles["kernel"] = tuple(Fraction(value) for value in _native.winograd_matrices(m, r)[0][tile : 2 * tile - 1])
+    if m + r - 1 == len(INTEGERS) + 1:
+        roles["integers"] = INTEGERS
+    if (kernel := native_points(m, r)) is not None:
+        roles["kernel"] = kernel
     found = search_points(m, r, candidates=simple_rationals(8), pairs=True, beside=list(roles.values()), seed=seed)
     kept = []
     for place, score in enumerate(found.ranked):
@@ -185,13 +221,16 @@ def measure_points(m: int, r: int, *, seed: int = 0) -> dict[str, Any]:
 def order_shows(layers: Sequence[dict[str, Any]]) -> bool:
     """Whether 3x3 layers show the published order: F(2,3) near direct convolution, then F(4,3), then F(6,3).
 
-    For the published points in float32 and for the native kernels, each beside direct convolution of its own kind.
+    For the published points in float32 and for the native kernels, each beside direct convolution of its own kind. With
+    the published points F(4,3) must be further from direct convolution than F(2,3) may be; those of the native kernels
+    may bring it that near.
     """
     for layer in layers:
-        if layer["kernel"] == 3:
+        if layer["kernel"] == [3, 3]:
             for kind, direct in (("published", "torch_direct"), ("native", "native_direct")):
                 two, four, six = (form[kind] for form in layer["forms"])
-                if not (two <= NEAR_DIRECT[kind] * layer[direct] < four < six):
+                near = NEAR_DIRECT * layer[direct]
+                if not (two <= near and two < four < six and (kind == "native" or near < four)):
                     return False
     return True
 
@@ -207,9 +246,10 @@ def summary(layers: Sequence[dict[str, Any]], points: Sequence[dict[str, Any]], 
             "pictures": PICTURES,
             "threads": 1,
             "sum_terms": SUM_TERMS,
+            "run_terms": RUN_TERMS,
             "values": "uniform in [-1, 1]",
         },
-        "gates": {"near_direct": dict(NEAR_DIRECT)},
+        "gates": {"near_direct": NEAR_DIRECT},
         "passed": whole and order_shows(layers),
         "layers": list(layers),
         "points": list(points),
@@ -227,7 +267,7 @@ def _facts(seed: int) -> dict[str, Any]:
     }
 
 
-def _known(path: Path, made: dict[str, Any]) -> tuple[dict[tuple[int, int], Any], dict[tuple[int, int], Any]]:
+def _known(path: Path, made: dict[str, Any]) -> tuple[dict[tuple[Pair, int], Any], dict[Pair, Any]]:
     """Layers by kernel and channels, searches by m and r, of a record that was made in the same way."""
     if not path.exists():
         return {}, {}
@@ -235,7 +275,7 @@ def _known(path: Path, made: dict[str, Any]) -> tuple[dict[tuple[int, int], Any]
     for name in ("commit", "seed", "torch", "numpy"):
         if document[name] != made[name]:
             raise ValueError(f"it was made at {name} {document[name]}, now it is {made[name]}: --again makes it anew")
-    layers = {(layer["kernel"], layer["channels"]): layer for layer in document["layers"]}
+    layers = {(tuple(layer["kernel"]), layer["channels"]): layer for layer in document["layers"]}
     return layers, {(search["m"], search["r"]): search for search in document["points"]}
 
 
@@ -262,20 +302,20 @@ def main(arguments: list[str] | None = None) -> int:
 
     def document() -> dict[str, Any]:
         return summary(
-            [layers[r, c] for r in KERNELS for c in CHANNELS if (r, c) in layers],
+            [layers[kernel, c] for kernel in KERNELS for c in CHANNELS if (kernel, c) in layers],
             [points[form] for form in SEARCHES if form in points],
             made,
         )
 
-    wanted_layers = [(r, c) for r in KERNELS for c in CHANNELS if (r, c) not in layers]
+    wanted_layers = [(kernel, c) for kernel in KERNELS for c in CHANNELS if (kernel, c) not in layers]
     wanted_points = [form for form in SEARCHES if form not in points]
     try:
         with progress_bar("winograd error", len(wanted_layers) + len(wanted_points)) as advance:
-            for r, c in wanted_layers:
-                layers[r, c] = measure_layer(r, c, seed=options.seed)
+            for kernel, c in wanted_layers:
+                layers[kernel, c] = measure_layer(kernel, c, seed=options.seed)
                 write_atomically(options.out, json.dumps(document(), indent=1) + "\n")
-                log(_line(layers[r, c]))
-                advance(note=f"{r}x{r}, {c} channels")
+                log(_line(layers[kernel, c]))
+                advance(note=f"{kernel[0]}x{kernel[1]}, {c} channels")
             for m, r in wanted_points:
                 points[m, r] = measure_points(m, r, seed=options.seed)
                 write_atomically(options.out, json.dumps(document(), indent=1) + "\n")
@@ -289,9 +329,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _line(layer: dict[str, Any]) -> str:
-    r = layer["kernel"]
+    (down, across), r = layer["kernel"], max(layer["kernel"])
     forms = ", ".join(f"F({form['m']},{r}) {form['native'] or form['published']:.1e}" for form in layer["forms"])
-    return f"{r}x{r}, {layer['channels']} channels: direct {layer['native_direct']:.1e}, {forms}"
+    return f"{down}x{across}, {layer['channels']} channels: direct {layer['native_direct']:.1e}, {forms}"
 
 
 if __name__ == "__main__":
