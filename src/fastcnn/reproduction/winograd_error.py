@@ -143,6 +143,7 @@ def measure_layer(kernel: Pair, channels: int, *, seed: int = 0) -> dict[str, An
         - ``searched``: of the points that lose least (:func:`searched_points`), with the same sums;
         - ``runs``: of these points with ``RUN_TERMS`` channels in a row, as the native kernels sum;
         - ``long_sums``: of these points with all channels in a row;
+        - ``integers``: of the points ``INTEGERS`` with all channels in a row; null unless the tile is of 6;
         - ``split``: of the published points, in pieces of at most three taps; null for kernels of no more;
         - ``native``: of the engine's kernel; null where it has none.
     """
@@ -167,9 +168,14 @@ def measure_layer(kernel: Pair, channels: int, *, seed: int = 0) -> dict[str, An
             "searched": error(_by_tiles(pictures, weight, best)),
             "runs": error(_by_tiles(pictures, weight, best, RUN_TERMS)),
             "long_sums": error(_by_tiles(pictures, weight, best, channels)),
+            "integers": None,
             "split": None,
             "native": None,
         }
+        if row["tile"] == len(INTEGERS) + 1:
+            rows, columns = (INTEGERS if r > 1 else None for r in kernel)
+            integers = nested_form(m, kernel, (rows, columns))
+            row["integers"] = error(_by_tiles(pictures, weight, integers, channels))
         if split is not None:
             row["split_multiplications"] = float(split.multiplications)
             row["split"] = error(np.stack([winograd_correlate_sum(picture, weight, split) for picture in pictures]))

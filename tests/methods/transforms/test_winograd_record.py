@@ -66,6 +66,8 @@ def test_native_kernels_lose_what_their_points_and_runs_lose_in_numpy(kernel: tu
         assert 2 / 3 < form["native"] / form["runs"] < 3 / 2
         assert form["searched"] < form["runs"] < form["long_sums"]
         assert form["native"] < form["long_sums"]
+        assert (form["integers"] is None) == (form["tile"] != 6)
+        assert form["integers"] is None or form["integers"] > 1.3 * form["long_sums"]
         assert form["native"] <= WINOGRAD[form["tile"]]
 
 
