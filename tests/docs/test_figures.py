@@ -14,7 +14,7 @@ import pytest
 
 from fastcnn import _native
 from fastcnn.benchmarking import BenchResult, Cell, EngineResult, NetResult, Row, RowsResult
-from fastcnn.methods.transforms.winograd import Matrix, winograd_matrices
+from fastcnn.methods.transforms.winograd import Matrix, WinogradMatrices, winograd_matrices
 from tests.docs.pages import ROOT, blocks
 
 TOOL = ROOT / "tools" / "readme_table.py"
@@ -156,16 +156,32 @@ def shown(label: str, matrix: Matrix) -> str:
     return f"{label} = " + f"\n{' ' * 6}".join(lines)
 
 
-@pytest.mark.parametrize("m", [2, 4, 6])
-def test_the_page_shows_the_kernels_matrices(m: int) -> None:
-    flat_a, flat_g, flat_b = _native.winograd_matrices(m, 3)
-    tile = m + 2
-    points = [Fraction(value) for value in flat_a[tile : 2 * tile - 1]]
-    exact = winograd_matrices(m, 3, points, scale=False)
-    for flat, matrix in ((flat_a, exact.a_t), (flat_g, exact.g), (flat_b, exact.b_t)):
-        assert flat == pytest.approx([float(value) for row in matrix for value in row], rel=1e-15, abs=0)
-    wanted = "\n\n".join(shown(*pair) for pair in (("A^T", exact.a_t), ("G  ", exact.g), ("B^T", exact.b_t))) + "\n"
+SHOWN = {
+    (2, 3): "A^T G B^T", (4, 3): "A^T G B^T", (6, 3): "A^T G B^T", (2, 5): "A^T G", (4, 5): "A^T G", (2, 7): "A^T G",
+    (4, 7): "A^T B^T",
+}  # fmt: skip
+"""Matrices on the page: B^T is that of the form of 3 taps with the same tile; G of tiles of 10 has long fractions."""
+
+
+def native_form(m: int, r: int) -> WinogradMatrices:
+    """Exact matrices over the native kernels' points, of which the kernels' own are the roundings."""
+    flats = _native.winograd_matrices(m, r)
+    tile = m + r - 1
+    points = [Fraction(value).limit_denominator(16) for value in flats[0][tile : 2 * tile - 1]]
+    exact = winograd_matrices(m, r, points, scale=False)
+    for flat, matrix in zip(flats, (exact.a_t, exact.g, exact.b_t), strict=True):
+        assert flat == [float(value) for row in matrix for value in row]
+    return exact
+
+
+@pytest.mark.parametrize(("m", "r"), SHOWN)
+def test_the_page_shows_the_kernels_matrices(m: int, r: int) -> None:
+    exact = native_form(m, r)
+    matrices = {"A^T": exact.a_t, "G": exact.g, "B^T": exact.b_t}
+    wanted = "\n\n".join(shown(name.ljust(3), matrices[name]) for name in SHOWN[m, r].split()) + "\n"
     page = ROOT / "docs" / "concepts" / "winograd.md"
     assert wanted in [block.text for block in blocks(page)]
-    named = ", ".join(map(str, points))
-    assert f"### F({m},3)\n\nPoints {named} and infinity." in page.read_text(encoding="utf-8")
+    named = ", ".join(map(str, exact.points))
+    same = "" if "B^T" in SHOWN[m, r] else f"; B^T is that of F({m + r - 3},3)"
+    assert f"### F({m},{r})\n\nPoints {named} and infinity{same}." in page.read_text(encoding="utf-8")
+    assert not same or exact.b_t == native_form(m + r - 3, 3).b_t
