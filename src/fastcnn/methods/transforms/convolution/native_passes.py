@@ -6,6 +6,7 @@ correlation, which native code cuts into its own tiles. Halves are computed in f
 
 from __future__ import annotations
 
+import atexit
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -207,6 +208,9 @@ def _native_object(c: Correlation, threads: int) -> _native.TilePasses:
     return _native.TilePasses(
         isa, *c.form, c.images, c.groups, (c.channels, c.filters), c.size, c.out, c.kernel, c.padding, threads
     )
+
+
+atexit.register(_native_object.cache_clear)  # before the interpreter takes the native module apart
 
 
 @lru_cache(maxsize=4096)
