@@ -116,8 +116,18 @@ def inverted() -> Graph:
     return make.graph(x)
 
 
+def large_kernels() -> Graph:
+    """FFT, depthwise too, and Winograd along one axis."""
+    make = Maker(9, (2, 16, 22, 25))
+    x = make.op("relu", make.conv("x0", 16, 20, 11))
+    x = make.op("silu", make.conv(x, 20, 20, 19, groups=20))
+    y = make.conv(make.conv(x, 20, 24, (1, 7)), 24, 20, (7, 1))
+    return make.graph(make.op("add", y, x))
+
+
 CASES: dict[str, Callable[[], Graph]] = {
-    case.__name__: case for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool, inverted)
+    case.__name__: case
+    for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool, inverted, large_kernels)
 }
 
 

@@ -35,7 +35,7 @@ def direct(isa: str, split: str, weights: str) -> Candidate:
 
 def winograd(isa: str, m: int, split: str, weights: str) -> Candidate:
     """In chunks of few tiles: more than one of them, so that threads wait before V is overwritten."""
-    attrs = {"m": m, "chunk": int(_native.winograd_tiles(isa)), "split": split, "weights": weights}
+    attrs = {"m": m, "chunk": int(_native.tile_group(isa)), "split": split, "weights": weights}
     return Candidate(f"winograd_{weights}:{m}:{split}", "winograd", attrs)
 
 
