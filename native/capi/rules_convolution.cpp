@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kMostStep = 1 << 20;  // strides, dilations, paddings, kernel extents
 constexpr int64_t kMostPhases = 1 << 16;
 constexpr int64_t kMostTile = 64;
+constexpr int64_t kMostTileStride = 8;
 
 void known_tile(StepRule& r) {
   const DirectKernels& kernels = direct_kernels(r.p.isa);
@@ -147,44 +148,51 @@ int64_t transposed_rule(StepRule& r) {
   return direct_floats(r, groups, taps + phases);
 }
 
-// The form that find(kh, kw) finds, or null, and that its tiles cover the map.
+// The form that find(taps down, taps across) finds for a phase of the stride, or null, and that its tiles cover the
+// map.
 template <class Find>
-const TileForm& tiled_map(StepRule& r, Find find) {
+const TileForm& tiled_map(StepRule& r, int64_t most_stride, Find find) {
   convolution_inputs(r);
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
-  const TileForm* form = w.shape[2] <= kMostTile && w.shape[3] <= kMostTile ? find(w.shape[2], w.shape[3]) : nullptr;
-  r.require(form != nullptr, "there is no such form for this kernel");
-  r.list("stride", 2, 1, 1);
+  const auto& stride = r.list("stride", 2, 1, most_stride);
   r.list("dilation", 2, 1, 1);
   const auto& padding = r.list("padding", 4, 0, kMostStep);
-  r.require(out.h == in.h + padding[0] + padding[2] - w.shape[2] + 1 &&
-                out.w == in.w + padding[1] + padding[3] - w.shape[3] + 1,
-            "map and padding differ");
+  const int64_t size[2] = {in.h, in.w}, outs[2] = {out.h, out.w};
+  int64_t taps[2];
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t kernel = w.shape[2 + i], room = size[i] + padding[i] + padding[i + 2] - kernel;
+    r.require(room >= 0 && outs[i] == room / stride[i] + 1, "map and padding differ");
+    taps[i] = (kernel + stride[i] - 1) / stride[i];
+  }
+  const TileForm* form = taps[0] <= kMostTile && taps[1] <= kMostTile ? find(taps[0], taps[1]) : nullptr;
+  r.require(form != nullptr, "there is no such form for this kernel");
   r.require(bounded_product({out.n, out.h, out.w}) <= INT32_MAX, "more tiles than can be counted");
   return *form;
 }
 
 template <class Find>
 int64_t tiles_rule(StepRule& r, Find find) {
-  const TileForm* form = &tiled_map(r, find);
+  const TileForm& form = tiled_map(r, kMostTileStride, find);
   const Tensor &in = r.s.in[0], &out = r.s.out;
   const FloatArray& w = r.weight("weight", 4);
   r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
   r.integer("groups", 1, 1);
   r.word("split", {"tiles", "panels"});
   r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
-  const int64_t m_y = form->t_y - w.shape[2] + 1, m_x = form->t_x - w.shape[3] + 1;
-  const int64_t tiles = bounded_product({out.n, (out.h + m_y - 1) / m_y, (out.w + m_x - 1) / m_x});
+  const auto& stride = r.list("stride", 2, 1, kMostTileStride);
+  const int64_t blocks = bounded_product({in.blocks, stride[0], stride[1]});  // of channels and phases
+  r.require(blocks <= INT32_MAX / 64, "too many channels for this stride");
+  // No more than there are pixels.
+  const int64_t tiles = bounded_product({out.n, out.h, out.w});
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
   const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = tile_kernels(r.p.isa).panel;
   // Of one thread, and of V or M: times two and all threads it is far from 64 bits.
-  r.require(bounded_product({form->freqs, chunk + kGroup, std::max<int64_t>(in.blocks, panel), r.p.lanes}) <= kMost,
+  r.require(bounded_product({form.freqs, chunk + kGroup, std::max(blocks, panel), r.p.lanes}) <= kMost,
             "'chunk' asks for too much scratch memory");
-  return packed_floats(r, static_cast<int64_t>(in.blocks) * r.p.lanes,
-                       bounded_product({form->freqs, out.blocks, r.p.lanes}),
-                       bounded_product({form->freqs, panel, r.p.lanes}));
+  return packed_floats(r, blocks * r.p.lanes, bounded_product({form.freqs, out.blocks, r.p.lanes}),
+                       bounded_product({form.freqs, panel, r.p.lanes}));
 }
 
 int64_t winograd_rule(StepRule& r) {
@@ -203,7 +211,7 @@ auto fft_of(StepRule& r) {
 int64_t fft_rule(StepRule& r) { return tiles_rule(r, fft_of(r)); }
 
 int64_t fft_depthwise_rule(StepRule& r) {
-  const TileForm& form = tiled_map(r, fft_of(r));
+  const TileForm& form = tiled_map(r, 1, fft_of(r));
   const FloatArray& w = r.weight("weight", 4);
   const int64_t channels = r.s.in[0].c;
   r.require(w.shape[0] == channels && w.shape[1] == 1 && r.s.out.c == channels, "needs one filter for each channel");

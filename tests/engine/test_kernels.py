@@ -13,10 +13,21 @@ from hypothesis import strategies as st
 from fastcnn import _native
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.plan.slots import Candidate
+from fastcnn.engine.plan.tiles import WINOGRAD_TILES
 from fastcnn.engine.plan.tune import exact_choice
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.nets import (
-    DIRECT, FFT, ISAS, WINOGRAD, Maker, choose, compiled, error_of, inputs_for, native, poison,
+    DIRECT,
+    FFT,
+    ISAS,
+    WINOGRAD,
+    Maker,
+    choose,
+    compiled,
+    error_of,
+    inputs_for,
+    native,
+    poison,
 )  # fmt: skip
 
 pytestmark = pytest.mark.parametrize("isa", ISAS)
@@ -148,13 +159,18 @@ def test_weights_of_16_bits_lose_nothing(isa: str) -> None:
     assert error_of(net, inputs_for(graph)) <= DIRECT
 
 
-FORMS = [(2, (3, 3)), (4, (3, 3)), (6, (3, 3)), (2, (5, 5)), (4, (5, 5))] + [
+FORMS = [(2, (3, 3)), (4, (3, 3)), (6, (3, 3)), (2, (5, 5)), (4, (5, 5)), (3, (2, 2)), (5, (2, 2)), (7, (2, 2))] + [
     (m, shape) for k, ms in {3: (2, 4, 6), 5: (2, 4), 7: (2, 4)}.items() for m in ms for shape in ((1, k), (k, 1))
 ]
 
 
+def test_the_forms_are_those_of_the_kernels(isa: str) -> None:
+    assert {(m, *taps) for m, taps in FORMS} == set(_native.winograd_forms(isa))
+    assert {(m, taps) for taps, ms in WINOGRAD_TILES.items() for m in ms} == set(FORMS)
+
+
 def tiled_error(
-    isa: str, candidate: Candidate, kernel: tuple[int, int], n: int, in_c: int, out_c: int, h: int, w: int,
+    isa: str, candidate: Candidate, kernel: tuple[int, int], stride: tuple[int, int], n: int, in_c: int, out_c: int, h: int, w: int,
     pad: tuple[int, int, int, int], threads: int, residual: bool, act: str | None, late: bool,
 ) -> float:  # fmt: skip
     """Error of a convolution by tiles, with what may follow it."""
@@ -162,10 +178,10 @@ def tiled_error(
     h, w = max(h, kh - pad[0] - pad[2]), max(w, kw - pad[1] - pad[3])
     make = Maker(in_c, (n, in_c, h, w))
     blocked = make.op("mul_scalar", make.conv("x0", in_c, in_c, 1), value=1.5)
-    y = make.conv(blocked, in_c, out_c, kernel, padding=list(pad))
+    y = make.conv(blocked, in_c, out_c, kernel, stride=stride, padding=list(pad))
     layer = y
     if residual:
-        other = make.conv(blocked, in_c, out_c, kernel, padding=list(pad))
+        other = make.conv(blocked, in_c, out_c, kernel, stride=stride, padding=list(pad))
         if late and act:
             y = make.op("add", make.op(act, y), other)
         else:
@@ -191,28 +207,41 @@ SHARED_OUT = {
 }  # fmt: skip
 
 
+STRIDES = st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 3)])
+
+
 @FEW
-@given(form=st.sampled_from(FORMS), shared=st.fixed_dictionaries(SHARED_OUT), layer=st.fixed_dictionaries(TILED))
-def test_winograd(isa: str, form: tuple[int, tuple[int, int]], shared: dict[str, Any], layer: dict[str, Any]) -> None:
-    m, kernel = form
-    t = m + max(kernel) - 1
+@given(
+    form=st.sampled_from(FORMS), stride=STRIDES, short=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    shared=st.fixed_dictionaries(SHARED_OUT), layer=st.fixed_dictionaries(TILED),
+)  # fmt: skip
+def test_winograd(
+    isa: str, form: tuple[int, tuple[int, int]], stride: tuple[int, int], short: tuple[int, int],
+    shared: dict[str, Any], layer: dict[str, Any],
+) -> None:  # fmt: skip
+    """With a stride, taps are those of its phases, of which the last may have one less."""
+    m, taps = form
+    kernel = tuple(t * s - min(less, s - 1) for t, s, less in zip(taps, stride, short, strict=True))
+    t = m + max(taps) - 1
     rounding = {4: 1e-4, 6: 1e-3, 8: 5e-3, 10: 5e-2}[t] if shared["weights"] == "i16" else 0.0
-    error = tiled_error(isa, Candidate("w", "winograd", {"m": m, **shared}, exact=False), kernel, **layer)
+    error = tiled_error(isa, Candidate("w", "winograd", {"m": m, **shared}, exact=False), kernel, stride, **layer)
     assert error <= WINOGRAD[t] + rounding
 
 
 @FEW
 @given(
-    size=st.sampled_from(range(12)), kh=st.integers(1, 64), kw=st.integers(1, 64),
+    size=st.sampled_from(range(12)), kh=st.integers(1, 64), kw=st.integers(1, 64), stride=STRIDES,
     shared=st.fixed_dictionaries(SHARED_OUT), layer=st.fixed_dictionaries(TILED),
 )  # fmt: skip
-def test_fft(isa: str, size: int, kh: int, kw: int, shared: dict[str, Any], layer: dict[str, Any]) -> None:
+def test_fft(
+    isa: str, size: int, kh: int, kw: int, stride: tuple[int, int], shared: dict[str, Any], layer: dict[str, Any]
+) -> None:
     """Kernels of any size up to the tile, maps smaller and larger than it, tiles that hang over."""
     tile = _native.fft_sizes(isa)[size]
-    kernel = (min(kh, tile), min(kw, tile))
+    kernel = (min(kh, tile * stride[0]), min(kw, tile * stride[1]))
     layer["in_c"], layer["out_c"] = min(layer["in_c"], 20), min(layer["out_c"], 35)
     layer["pad"] = tuple(min(2 * pad, kernel[i % 2] - 1) for i, pad in enumerate(layer["pad"]))
-    error = tiled_error(isa, Candidate("f", "fft", {"tile": tile, **shared}, exact=False), kernel, **layer)
+    error = tiled_error(isa, Candidate("f", "fft", {"tile": tile, **shared}, exact=False), kernel, stride, **layer)
     assert error <= FFT + (1e-4 if shared["weights"] == "i16" else 0.0)
 
 
@@ -249,7 +278,7 @@ def test_every_fft_size(isa: str, size: int) -> None:
     tile = _native.fft_sizes(isa)[size]
     kernel = (tile // 3, tile // 3 + 1)
     error = tiled_error(
-        isa, Candidate("f", "fft", {"tile": tile, "chunk": 3, "split": "tiles"}, exact=False), kernel, 1, 3, 18,
+        isa, Candidate("f", "fft", {"tile": tile, "chunk": 3, "split": "tiles"}, exact=False), kernel, (1, 1), 1, 3, 18,
         tile + 9, tile + 4, (1, 0, 1, 2), 2, True, "relu", False,
     )  # fmt: skip
     assert error <= FFT

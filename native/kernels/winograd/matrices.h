@@ -89,6 +89,9 @@ inline constexpr Rational kPoints9[] = {{0, 1}, {2, 5}, {-2, 5}, {4, 5}, {-4, 5}
   X(2, 3, 2, 3)                   \
   X(4, 5, 4, 5)                   \
   X(2, 5, 2, 5)                   \
+  X(7, 2, 7, 2)                   \
+  X(5, 2, 5, 2)                   \
+  X(3, 2, 3, 2)                   \
   X(1, 1, 6, 3)                   \
   X(1, 1, 4, 3)                   \
   X(1, 1, 2, 3)                   \
@@ -134,6 +137,18 @@ struct WinogradForm<2, 5> {
 template <>
 struct WinogradForm<4, 5> {
   static constexpr WinogradMatrices<4, 5> w = winograd_matrices<4, 5>(kPoints7);
+};
+template <>
+struct WinogradForm<3, 2> {
+  static constexpr WinogradMatrices<3, 2> w = winograd_matrices<3, 2>(kPoints3);
+};
+template <>
+struct WinogradForm<5, 2> {
+  static constexpr WinogradMatrices<5, 2> w = winograd_matrices<5, 2>(kPoints5);
+};
+template <>
+struct WinogradForm<7, 2> {
+  static constexpr WinogradMatrices<7, 2> w = winograd_matrices<7, 2>(kPoints7);
 };
 template <>
 struct WinogradForm<2, 7> {

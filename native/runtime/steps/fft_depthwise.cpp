@@ -18,12 +18,13 @@ class FftDepthwiseStep final : public Step {
     if (w.shape.at(0) != tiling_.in.c || w.shape.at(1) != 1) {
       throw std::invalid_argument("fft_depthwise: needs one filter per channel");
     }
+    if (tiling_.phases() != 1) throw std::invalid_argument("fft_depthwise: needs stride 1");
     const int V = kernels_.lanes, taps = tiling_.kh * tiling_.kw;
     weights_ = Buffer(spectrum() * out.blocks);
     Buffer work(tiling_.spectra_floats());
     for (int block = 0; block < out.blocks; ++block) {
       const auto filter = [&](int k) { return w.data + (static_cast<size_t>(block) * V + k) * taps; };
-      tiling_.spectra(filter, std::min(V, out.c - block * V), work.data(), weights_.data() + spectrum() * block,
+      tiling_.spectra(filter, std::min(V, out.c - block * V), 0, work.data(), weights_.data() + spectrum() * block,
                       static_cast<size_t>(V));
     }
   }

@@ -1,4 +1,4 @@
-// Stride-1 convolution by transformed tiles (kernels/tiles), fused per chunk of tiles so that V and M stay in cache.
+// Convolution by transformed tiles (kernels/tiles), fused per chunk of tiles so that V and M stay in cache.
 //
 // op "winograd": F(m, r) along both axes, or along the one that has more than one tap. op "fft": tiles of `tile` points
 // along both axes, for any kernel that fits.
@@ -24,7 +24,7 @@ class TileStep final : public Step {
  public:
   explicit TileStep(const StepSpec& spec)
       : tiling_(spec),
-        in_(tiling_.in),
+        blocks_(tiling_.blocks()),
         form_(*tiling_.form),
         kernels_(tile_kernels(spec.isa)),
         unpack_(unpack_kernels(spec.isa)),
@@ -37,7 +37,7 @@ class TileStep final : public Step {
     if (chunk_ < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
     chunk_ = (chunk_ + kernels_.tile - 1) / kernels_.tile * kernels_.tile;  // whole groups, as cut() makes them
     pack(spec.weight("weight"));
-    group_stride_ = static_cast<ptrdiff_t>(in_.blocks) * kernels_.tile * lanes_;
+    group_stride_ = static_cast<ptrdiff_t>(blocks_) * kernels_.tile * lanes_;
     v_stride_ = chunk_ / kernels_.tile * group_stride_ + kSkew;
     m_stride_ = static_cast<ptrdiff_t>(chunk_) * kernels_.panel * lanes_ + kSkew;
   }
@@ -71,7 +71,7 @@ class TileStep final : public Step {
       for (int64_t k = 0; k < chunks; ++k) {
         const int t0 = static_cast<int>(begin + cut(end - begin, k, chunks));
         const int t1 = static_cast<int>(begin + cut(end - begin, k + 1, chunks));
-        for (int cb = 0; cb < in_.blocks; ++cb) transform(ctx, v, m, t0, t1, cb);
+        for (int cb = 0; cb < blocks_; ++cb) transform(ctx, v, m, t0, t1, cb);
         multiply(ctx, v, m, t0, t1, 0, out.blocks, k + 1 < chunks ? opening(ctx.thread, ctx.threads) : after(ctx));
       }
       return;
@@ -85,7 +85,7 @@ class TileStep final : public Step {
       const int t0 = static_cast<int>(cut(tiles, k, chunks));
       const int t1 = static_cast<int>(cut(tiles, k + 1, chunks));
       int64_t cb0, cb1;
-      ctx.part(in_.blocks, cb0, cb1);
+      ctx.part(blocks_, cb0, cb1);
       for (int64_t cb = cb0; cb < cb1; ++cb) transform(ctx, v, m, t0, t1, static_cast<int>(cb));
       ctx.sync();
       multiply(ctx, v, m, t0, t1, static_cast<int>(block0), static_cast<int>(block1),
@@ -99,7 +99,7 @@ class TileStep final : public Step {
     if (split_panels_) RunContext::part_of(thread, threads, out.blocks, block, stop, kernels_.panel);
     if (block >= stop) return {};
     const size_t column = static_cast<size_t>(block) * lanes_ * static_cast<size_t>(form_.freqs);
-    const ptrdiff_t rows = static_cast<ptrdiff_t>(in_.blocks) * lanes_;
+    const ptrdiff_t rows = static_cast<ptrdiff_t>(blocks_) * lanes_;
     const ptrdiff_t count = rows * std::min<int64_t>(kernels_.panel, stop - block) * lanes_;
     if (i16_) return {rounded_.codes(column), 2 * count};
     return {weights_.data() + rows * static_cast<ptrdiff_t>(column), 4 * count};
@@ -113,7 +113,7 @@ class TileStep final : public Step {
   // [panel][frequency][C][panel width]
   void pack(const FloatArray& w) {
     const int V = lanes_;
-    const size_t freqs = static_cast<size_t>(form_.freqs), rows = static_cast<size_t>(in_.blocks) * V;
+    const size_t freqs = static_cast<size_t>(form_.freqs), rows = static_cast<size_t>(blocks_) * V;
     Buffer panel, work(tiling_.spectra_floats());
     if (i16_) {
       rounded_ = RoundedWeights(rows, freqs * out.blocks * V);
@@ -128,13 +128,16 @@ class TileStep final : public Step {
       if (i16_) std::fill(panel.data(), panel.data() + panel.size(), 0.0f);
       float* to = i16_ ? panel.data() : weights_.data() + rows * column;
       for (int j = 0; j < vectors; ++j) {
-        for (int c = 0; c < in_.c; ++c) {
-          const int first = (b + j) * V;
+        for (int c = 0; c < tiling_.in.c; ++c) {
+          const int first = (b + j) * V, phases = tiling_.phases();
           const auto filter = [&](int k) {
-            return w.data + (static_cast<size_t>(first + k) * in_.c + c) * tiling_.kh * tiling_.kw;
+            return w.data + (static_cast<size_t>(first + k) * w.shape[1] + c) * w.shape[2] * w.shape[3];
           };
-          tiling_.spectra(filter, std::min(V, out.c - first), work.data(),
-                          to + static_cast<size_t>(c) * width + static_cast<size_t>(j) * V, rows * width);
+          for (int phase = 0; phase < phases; ++phase) {
+            const size_t row = (static_cast<size_t>(c / V) * phases + phase) * V + c % V;
+            tiling_.spectra(filter, std::min(V, out.c - first), phase, work.data(),
+                            to + row * width + static_cast<size_t>(j) * V, rows * width);
+          }
         }
       }
       for (size_t q = 0; i16_ && q < freqs; ++q) {
@@ -173,14 +176,14 @@ class TileStep final : public Step {
   void multiply(const RunContext& ctx, const float* v, float* mbuf, int t0, int t1, int block0, int block1,
                 Region next) const {
     const int freqs = form_.freqs, V = lanes_;
-    const ptrdiff_t steps = static_cast<ptrdiff_t>(in_.blocks) * V;
+    const ptrdiff_t steps = static_cast<ptrdiff_t>(blocks_) * V;
     for (int b = block0; b < block1;) {
       const int width = std::min(kernels_.panel, out.blocks - b);
       TileProduct p;
       p.group_stride = group_stride_;
       p.tiles = t1 - t0;
       p.group = group_of(p.tiles);
-      p.blocks = in_.blocks;
+      p.blocks = blocks_;
       p.width = width;
       const size_t column = static_cast<size_t>(b) * V * freqs;
       for (int q = 0; q < freqs; ++q) {
@@ -188,8 +191,8 @@ class TileStep final : public Step {
         if (i16_) {
           float* piece = mbuf + freqs * m_stride_;
           const int blocks = std::max(1, kPiece / (V * width * V));
-          for (int cb = 0; cb < in_.blocks; cb += blocks) {
-            p.blocks = std::min(blocks, in_.blocks - cb);
+          for (int cb = 0; cb < blocks_; cb += blocks) {
+            p.blocks = std::min(blocks, blocks_ - cb);
             p.add = cb > 0;
             rounded_.expand(unpack_, column + static_cast<size_t>(q) * width * V, width, cb * V, (cb + p.blocks) * V,
                             piece);
@@ -202,10 +205,10 @@ class TileStep final : public Step {
           const Region following =
               q + 1 == freqs && b + width == block1 ? next : Region{p.u + steps * width * V, 4 * steps * width * V};
           // Long sums in runs, which round less than one sum over all channels.
-          const int runs = (in_.blocks * V + kSumTerms - 1) / kSumTerms;
+          const int runs = (blocks_ * V + kSumTerms - 1) / kSumTerms;
           for (int k = 0; k < runs; ++k) {
-            const int cb = in_.blocks * k / runs;
-            p.blocks = in_.blocks * (k + 1) / runs - cb;
+            const int cb = blocks_ * k / runs;
+            p.blocks = blocks_ * (k + 1) / runs - cb;
             p.add = k > 0;
             p.v = v + q * v_stride_ + static_cast<ptrdiff_t>(cb) * kernels_.tile * V;
             p.next = k + 1 == runs ? following : Region{p.u + p.blocks * V * width * V, 4 * p.blocks * V * width * V};
@@ -232,7 +235,7 @@ class TileStep final : public Step {
   static constexpr int kSumTerms = 256;
 
   Tiling tiling_;
-  const Tensor& in_;
+  int blocks_;  // of input channels and phases of the stride
   const TileForm& form_;
   const TileKernels& kernels_;
   const UnpackKernels& unpack_;

@@ -1,4 +1,8 @@
 // How the tiles of a form cover a map, for the steps that run it.
+//
+// Stride by polyphase: the rows and columns of a map that lie a stride apart are a map of their own, and so are the
+// taps of a kernel; a channel block is then as many blocks as there are such phases, whose correlations add up. Nothing
+// that the stride skips is computed.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +19,10 @@ class Tiling {
   explicit Tiling(const StepSpec& spec) : in(spec.in.at(0)), out(spec.out) {
     const FloatArray& w = spec.weight("weight");
     if (w.shape.size() != 4 || !in.blocked) throw std::invalid_argument(spec.op + ": needs a blocked input");
-    kh = static_cast<int>(w.shape[2]), kw = static_cast<int>(w.shape[3]);
+    const auto& stride = spec.list("stride", 2);
+    stride_y_ = static_cast<int>(stride[0]), stride_x_ = static_cast<int>(stride[1]);
+    kernel_h_ = static_cast<int>(w.shape[2]), kernel_w_ = static_cast<int>(w.shape[3]);
+    kh = (kernel_h_ + stride_y_ - 1) / stride_y_, kw = (kernel_w_ + stride_x_ - 1) / stride_x_;
     const std::string kernel = std::to_string(kh) + " x " + std::to_string(kw);
     if (spec.op == "winograd") {
       const int m = static_cast<int>(spec.integer("m"));
@@ -48,8 +55,14 @@ class Tiling {
   std::string name() const {
     const auto by = [](int y, int x) { return std::to_string(y).append("x").append(std::to_string(x)); };
     const std::string tile = winograd == nullptr ? by(form->t_y, form->t_x) : by(m_y, m_x);
-    return std::string(winograd == nullptr ? "t" : "f").append(tile).append("k").append(by(kh, kw));
+    const std::string name =
+        std::string(winograd == nullptr ? "t" : "f").append(tile).append("k").append(by(kernel_h_, kernel_w_));
+    return phases() == 1 ? name : name + "s" + by(stride_y_, stride_x_);
   }
+
+  int phases() const { return stride_y_ * stride_x_; }
+  // Blocks of channels and phases: those of a channel block follow each other.
+  int blocks() const { return in.blocks * phases(); }
 
   int count() const { return out.n * tiles_y * tiles_x; }
 
@@ -66,15 +79,18 @@ class Tiling {
     }
   };
 
-  // Of one channel block; what `out` and its strides are is left to the caller.
+  // Of one of blocks(); what `out` and its strides are is left to the caller.
   TileInput input(const RunContext& ctx, const Cursor& at, int block) const {
-    const int iy = at.y * m_y - pad_top_, ix = at.x * m_x - pad_left_;
+    const int phase = block % phases();
+    const int iy = at.y * m_y * stride_y_ - pad_top_ + phase / stride_x_;
+    const int ix = at.x * m_x * stride_x_ - pad_left_ + phase % stride_x_;
     TileInput tile;
-    tile.row = in.row;
-    tile.pixel = lanes_;
-    tile.in = ctx.at(in) + block * in.plane + at.n * in.image + iy * in.row + ix * lanes_;
-    tile.y0 = std::max(0, -in.top - iy), tile.y1 = std::min(form->t_y, in.h + in.bottom - iy);
-    tile.x0 = std::max(0, -in.left - ix), tile.x1 = std::min(form->t_x, in.w + in.right - ix);
+    tile.row = stride_y_ * in.row;
+    tile.pixel = static_cast<ptrdiff_t>(stride_x_) * lanes_;
+    tile.in =
+        ctx.at(in) + block / phases() * in.plane + at.n * in.image + iy * in.row + static_cast<ptrdiff_t>(ix) * lanes_;
+    inside(iy, in.top, in.h + in.bottom, stride_y_, form->t_y, tile.y0, tile.y1);
+    inside(ix, in.left, in.w + in.right, stride_x_, form->t_x, tile.x0, tile.x1);
     return tile;
   }
 
@@ -99,21 +115,27 @@ class Tiling {
     return o;
   }
 
-  // Spectra of the filters that filter(k) points to for k below `count`, one in each lane, `freq_stride` floats from
-  // one frequency to the next. Winograd's in double: its matrices cancel. `work`: spectra_floats().
+  // Spectra of one phase of the filters that filter(k) points to for k below `count`, one in each lane, `freq_stride`
+  // floats from one frequency to the next. Winograd's in double: its matrices cancel. `work`: spectra_floats().
   template <class Filter>
-  void spectra(Filter filter, int count, float* work, float* to, size_t freq_stride) const {
+  void spectra(Filter filter, int count, int phase, float* work, float* to, size_t freq_stride) const {
+    const auto tap = [&](int k, int y, int x) {
+      y = y * stride_y_ + phase / stride_x_, x = x * stride_x_ + phase % stride_x_;
+      return y < kernel_h_ && x < kernel_w_ ? filter(k)[y * kernel_w_ + x] : 0.0f;
+    };
     if (winograd != nullptr) {
       double u[16 * 16];
+      float g[16 * 16];
       for (int k = 0; k < count; ++k) {
-        winograd_filter(*winograd, filter(k), u);
+        for (int i = 0; i < kh * kw; ++i) g[i] = tap(k, i / kw, i % kw);
+        winograd_filter(*winograd, g, u);
         for (int q = 0; q < form->freqs; ++q) to[static_cast<size_t>(q) * freq_stride + k] = static_cast<float>(u[q]);
       }
       return;
     }
     float* const beside = work + form->work;
     for (int i = 0; i < kh * kw; ++i) {
-      for (int k = 0; k < lanes_; ++k) beside[i * lanes_ + k] = k < count ? filter(k)[i] : 0.0f;
+      for (int k = 0; k < lanes_; ++k) beside[i * lanes_ + k] = k < count ? tap(k, i / kw, i % kw) : 0.0f;
     }
     TileFilter f;
     f.taps = beside;
@@ -129,10 +151,17 @@ class Tiling {
   Epilogue epilogue;
   const WinogradKernel* winograd = nullptr;  // null: by FFT
   const TileForm* form = nullptr;
+  // Of one phase: taps; rows and columns of an output tile.
   int kh = 1, kw = 1, m_y = 1, m_x = 1, tiles_y = 0, tiles_x = 0;
 
  private:
-  int pad_top_ = 0, pad_left_ = 0, lanes_ = 1;
+  // Points of a tile, `step` apart from `first` on, that lie in -before ... behind.
+  static void inside(int first, int before, int behind, int step, int points, int& begin, int& end) {
+    begin = first >= -before ? 0 : (-before - first + step - 1) / step;
+    end = first >= behind ? 0 : std::min(points, (behind - 1 - first) / step + 1);
+  }
+
+  int stride_y_ = 1, stride_x_ = 1, kernel_h_ = 1, kernel_w_ = 1, pad_top_ = 0, pad_left_ = 0, lanes_ = 1;
 };
 
 }  // namespace fastcnn

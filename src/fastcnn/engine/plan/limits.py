@@ -61,7 +61,7 @@ def check_draft(draft: Draft, candidate: Candidate, lanes: int) -> int:
         taps += phases  # a phase that no tap falls into still has one, of zeros
     elif candidate.op in tiles.OPS:
         _check_count(draft.name, out.nchw[0] * math.prod(out.nchw[2:]), "pixels of a batch", 2 * MAX_PIXELS)
-        taps = tiles.form_of(candidate.op, candidate.attrs, weight.shape[2:4]).products
+        taps = tiles.form_of(candidate.op, candidate.attrs, weight.shape[2:4], attrs["stride"]).products
     if candidate.op == "fft_depthwise":
         return int(4 * filters * taps)
     groups = _whole_groups(attrs["groups"], source.nchw[1], out.nchw[1], lanes)

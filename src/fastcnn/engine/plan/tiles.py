@@ -7,7 +7,7 @@ products over the channels follow, and a tile of the output comes out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -31,7 +31,8 @@ class TileForm:
     points : tuple of int
         Rows and columns of an input tile.
     products : int
-        Real multiplications of a tile, for each pair of an input channel and a filter.
+        Real multiplications of a tile, for each pair of an input channel and a filter; where there is a stride, of all
+        its phases.
     """
 
     down: int
@@ -48,28 +49,35 @@ class TileForm:
         return math.prod(out_map) * math.prod(kernel) / (self.tiles(1, out_map) * self.products)
 
 
-def form_of(op: str, attrs: Mapping[str, Any], kernel: tuple[int, int]) -> TileForm:
+def taps_of(kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a kernel's phases: the taps that lie a stride apart."""
+    return -(-kernel[0] // stride[0]), -(-kernel[1] // stride[1])
+
+
+def form_of(op: str, attrs: Mapping[str, Any], kernel: tuple[int, int], stride: Sequence[int] = (1, 1)) -> TileForm:
     """The form that a candidate's attributes name; Winograd leaves an axis of one tap alone."""
+    taps = taps_of(kernel, (stride[0], stride[1]))
     if op.startswith("fft"):
         tile = int(attrs["tile"])
         points = (tile, tile)
         products = 3 * (tile * tile // 2 - 2) + 4  # of a complex frequency three, of a real one one
     else:
         m = int(attrs["m"])
-        points = (m + kernel[0] - 1 if kernel[0] > 1 else 1, m + kernel[1] - 1 if kernel[1] > 1 else 1)
+        points = (m + taps[0] - 1 if taps[0] > 1 else 1, m + taps[1] - 1 if taps[1] > 1 else 1)
         products = math.prod(points)
-    down, across = (points[i] - kernel[i] + 1 for i in range(2))
-    return TileForm(down=down, across=across, points=points, products=products)
+    down, across = (points[i] - taps[i] + 1 for i in range(2))
+    return TileForm(down=down, across=across, points=points, products=products * math.prod(stride))
 
 
-WINOGRAD_TILES = {(3, 3): (6, 4, 2), (5, 5): (4, 2)} | {
+WINOGRAD_TILES = {(3, 3): (6, 4, 2), (5, 5): (4, 2), (2, 2): (7, 5, 3)} | {
     shape: tiles for k, tiles in {3: (6, 4, 2), 5: (4, 2), 7: (4, 2)}.items() for shape in ((1, k), (k, 1))
 }
-"""Output tiles m of the forms there are kernels for, by kernel."""
+"""Output tiles m of the forms there are kernels for, by the taps of a phase."""
 
 _L3_SHARE_BYTES = 2 << 20
 """What one thread's tiles may take of L3."""
 _LEAST_SAVING = 1.2
+_MOST_STRIDE = 4
 _MOST_FFT = 4
 """Best guesses among the sizes, splits and chunks of FFT tiles that are tried."""
 
@@ -91,20 +99,24 @@ def tile_candidates(
     in_channels: int,
     out_channels: int,
     kernel: tuple[int, int],
+    stride: tuple[int, int] = (1, 1),
     out_map: tuple[int, int],
     relaxed: bool,
 ) -> list[Candidate]:
     """Forms that save multiplications, best guess first; tiles or output channels split between threads."""
-    layer = _Layer(batch, in_channels, out_channels, kernel, out_map)
+    if max(stride) > _MOST_STRIDE:
+        return []
+    layer = _Layer(batch, in_channels, out_channels, kernel, stride, out_map)
+    taps = taps_of(kernel, stride)
     winograd = [
         found
-        for m in WINOGRAD_TILES.get(kernel, ())
+        for m in WINOGRAD_TILES.get(taps, ())
         for found in _ways(layer, target, "winograd", {"m": m}, f"winograd:{m}", relaxed or m == 2)
     ]
     fft = [
         found
         for size in _fft_sizes(target.isa)
-        if size >= max(kernel) and max(kernel) > 1
+        if size >= max(taps) and max(taps) > 1
         for found in _ways(layer, target, "fft", {"tile": size}, f"fft:{size}", True)
     ]
     fft = sorted(fft, key=lambda pair: pair[0])[:_MOST_FFT]
@@ -114,7 +126,7 @@ def tile_candidates(
 def depthwise_candidates(
     target: Target, *, batch: int, channels: int, kernel: tuple[int, int], out_map: tuple[int, int]
 ) -> list[Candidate]:
-    """Depthwise convolution by FFT, best guess first: the sizes of tiles whose transforms are not all there is to do."""
+    """Depthwise convolution by FFT, best guess first, where the transforms take no longer than the direct algorithm."""
     scored = []
     for size in _fft_sizes(target.isa):
         if size < max(kernel):
@@ -143,6 +155,7 @@ class _Layer:
     in_channels: int
     out_channels: int
     kernel: tuple[int, int]
+    stride: tuple[int, int]
     out_map: tuple[int, int]
 
 
@@ -151,10 +164,11 @@ def _ways(
 ) -> Iterator[tuple[float, Candidate]]:
     """Yield (seconds, about; candidate) for every split and chunk of a form, none if it hardly saves anything.
 
-    ``rounds_well``: whether spectra in 16 bits keep within any use: the transforms of large Winograd tiles multiply what
-    is rounded off.
+    ``rounds_well``: whether spectra in 16 bits are of any use: the transforms of large Winograd tiles multiply what is
+    rounded off.
     """
-    form = form_of(op, which, layer.kernel)
+    form = form_of(op, which, layer.kernel, layer.stride)
+    fold = math.prod(layer.stride)
     saving = form.saving(layer.kernel, layer.out_map)
     if saving < _LEAST_SAVING:
         return
@@ -164,12 +178,15 @@ def _ways(
     tile_bytes = 4 * form.products * layer.in_channels
     macs = form.products * tiles * pairs
     passes = 2.0 if op == "winograd" else 4 * math.log2(form.points[0]) + 6  # of vector operations over a tile
-    transforms = tiles * (layer.in_channels + layer.out_channels) / target.lanes * passes * math.prod(form.points)
+    maps = layer.in_channels * fold + layer.out_channels
+    transforms = tiles * maps / target.lanes * passes * math.prod(form.points)
     if op == "fft":
         why = f"FFT of {form.points[0]}x{form.points[1]} tiles: {saving:.1f}x fewer multiplications"
     else:
-        sizes = {str(m) for m, k in zip((form.down, form.across), layer.kernel, strict=True) if k > 1}
-        why = f"F({sizes.pop()},{max(layer.kernel)}): {saving:.1f}x fewer multiplications"
+        taps = taps_of(layer.kernel, layer.stride)
+        why = f"F({max(form.down, form.across)},{max(taps)}): {saving:.1f}x fewer multiplications"
+    if fold > 1:
+        why += f", in {fold} phases of its stride"
     for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
         share = tiles if split == "panels" else math.ceil(tiles / target.threads)
         for chunk in _chunks(target, _group(target.isa), tile_bytes, share):
@@ -178,7 +195,9 @@ def _ways(
             # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
             tiles_fit = chunk * tile_bytes <= target.l2_bytes * 3 // 4
             far = own_spectra if own_spectra + chunk * tile_bytes <= target.l2_bytes else own_spectra * chunks
-            far += 0 if tiles_fit else own_spectra / spectra_bytes * layer.out_channels / 32 * chunk * tile_bytes * chunks
+            far += (
+                0 if tiles_fit else own_spectra / spectra_bytes * layer.out_channels / 32 * chunk * tile_bytes * chunks
+            )
             cost = (macs / 60e9 + transforms / 2e9) / target.threads + far / 20e9
             attrs = {**which, "chunk": chunk, "split": split}
             name = f"{label}:{split}:{chunk}"

@@ -65,11 +65,11 @@ def conv(low: Lowerer, node: Node) -> None:
             out_map=(out_h, out_w),
         )  # fmt: skip
         candidates = rounded + candidates
-    tiled = not planar and groups == 1 and stride == dilation == [1, 1]
+    tiled = not planar and groups == 1 and dilation == [1, 1]
     if tiled and not low.exact and channels >= lanes and filters >= lanes:
         fast = tile_candidates(
             low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
-            out_map=(out_h, out_w), relaxed=low.relaxed,
+            stride=(stride[0], stride[1]), out_map=(out_h, out_w), relaxed=low.relaxed,
         )  # fmt: skip
         candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates
     if not low.exact and groups == 1:

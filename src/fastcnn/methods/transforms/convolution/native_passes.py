@@ -165,7 +165,9 @@ class NativePasses:
         return 4 * int(held + self._native.filter_floats + self._native.backward_scratch(images, kept, True, True))
 
     def _may_keep(self) -> bool:
-        return not self._memory or max(self._forward_bytes(keep=True), self._backward_bytes(1, kept=True)) <= self._memory
+        return (
+            not self._memory or max(self._forward_bytes(keep=True), self._backward_bytes(1, kept=True)) <= self._memory
+        )
 
     def _images_at_once(self, kept: bool) -> int:
         images = self._correlation.images
