@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kMostStep = 1 << 20;  // strides, dilations, paddings, kernel extents
 constexpr int64_t kMostPhases = 1 << 16;
 constexpr int64_t kMostTile = 64;
-constexpr int64_t kMostTileStride = 8;
+constexpr int64_t kMostTileStride = 8, kMostTileDilation = 64;
 
 void known_tile(StepRule& r) {
   const DirectKernels& kernels = direct_kernels(r.p.isa);
@@ -157,18 +157,21 @@ const TileForm& tiled_map(StepRule& r, int64_t most_stride, Find find) {
   r.blocked(in);
   const FloatArray& w = r.weight("weight", 4);
   const auto& stride = r.list("stride", 2, 1, most_stride);
-  r.list("dilation", 2, 1, 1);
+  const auto& dilation = r.list("dilation", 2, 1, kMostTileDilation);
   const auto& padding = r.list("padding", 4, 0, kMostStep);
   const int64_t size[2] = {in.h, in.w}, outs[2] = {out.h, out.w};
   int64_t taps[2];
   for (size_t i = 0; i < 2; ++i) {
-    const int64_t kernel = w.shape[2 + i], room = size[i] + padding[i] + padding[i + 2] - kernel;
+    r.require(stride[i] == 1 || dilation[i] == 1, "stride and dilation along one axis");
+    const int64_t kernel = w.shape[2 + i], reach = (std::min(kernel, kMostStep) - 1) * dilation[i] + 1;
+    const int64_t room = size[i] + padding[i] + padding[i + 2] - reach;
     r.require(room >= 0 && outs[i] == room / stride[i] + 1, "map and padding differ");
     taps[i] = (kernel + stride[i] - 1) / stride[i];
   }
   const TileForm* form = taps[0] <= kMostTile && taps[1] <= kMostTile ? find(taps[0], taps[1]) : nullptr;
   r.require(form != nullptr, "there is no such form for this kernel");
-  r.require(bounded_product({out.n, out.h, out.w}) <= INT32_MAX, "more tiles than can be counted");
+  r.require(bounded_product({out.n, out.h + dilation[0], out.w + dilation[1]}) <= INT32_MAX,
+            "more tiles than can be counted");
   return *form;
 }
 
@@ -184,8 +187,9 @@ int64_t tiles_rule(StepRule& r, Find find) {
   const auto& stride = r.list("stride", 2, 1, kMostTileStride);
   const int64_t blocks = bounded_product({in.blocks, stride[0], stride[1]});  // of channels and phases
   r.require(blocks <= INT32_MAX / 64, "too many channels for this stride");
-  // No more than there are pixels.
-  const int64_t tiles = bounded_product({out.n, out.h, out.w});
+  // No more than there are pixels, but for the maps that dilation makes of fewer rows or columns.
+  const auto& dilation = r.list("dilation", 2, 1, kMostTileDilation);
+  const int64_t tiles = bounded_product({out.n, out.h + dilation[0], out.w + dilation[1]});
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
   const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = tile_kernels(r.p.isa).panel;
   // Of one thread, and of V or M: times two and all threads it is far from 64 bits.

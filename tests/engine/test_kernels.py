@@ -170,18 +170,20 @@ def test_the_forms_are_those_of_the_kernels(isa: str) -> None:
 
 
 def tiled_error(
-    isa: str, candidate: Candidate, kernel: tuple[int, int], stride: tuple[int, int], n: int, in_c: int, out_c: int, h: int, w: int,
+    isa: str, candidate: Candidate, kernel: tuple[int, int], stride: tuple[int, int], n: int, in_c: int,
+    out_c: int, h: int, w: int, dilation: tuple[int, int],
     pad: tuple[int, int, int, int], threads: int, residual: bool, act: str | None, late: bool,
 ) -> float:  # fmt: skip
     """Error of a convolution by tiles, with what may follow it."""
-    kh, kw = kernel
-    h, w = max(h, kh - pad[0] - pad[2]), max(w, kw - pad[1] - pad[3])
+    dilation = tuple(1 if s > 1 else d for s, d in zip(stride, dilation, strict=True))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    h, w = max(h, reach[0] - pad[0] - pad[2]), max(w, reach[1] - pad[1] - pad[3])
     make = Maker(in_c, (n, in_c, h, w))
     blocked = make.op("mul_scalar", make.conv("x0", in_c, in_c, 1), value=1.5)
-    y = make.conv(blocked, in_c, out_c, kernel, stride=stride, padding=list(pad))
+    y = make.conv(blocked, in_c, out_c, kernel, stride=stride, padding=list(pad), dilation=dilation)
     layer = y
     if residual:
-        other = make.conv(blocked, in_c, out_c, kernel, stride=stride, padding=list(pad))
+        other = make.conv(blocked, in_c, out_c, kernel, stride=stride, padding=list(pad), dilation=dilation)
         if late and act:
             y = make.op("add", make.op(act, y), other)
         else:
@@ -200,6 +202,7 @@ TILED = {
     "n": st.integers(1, 2), "in_c": CHANNELS, "out_c": CHANNELS, "h": st.integers(1, 20), "w": st.integers(1, 20),
     "pad": st.tuples(*[st.integers(0, 2)] * 4), "threads": st.integers(1, 3), "residual": st.booleans(),
     "act": st.sampled_from([None, "relu", "silu"]), "late": st.booleans(),
+    "dilation": st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3)]),
 }  # fmt: skip
 SHARED_OUT = {
     "split": st.sampled_from(["tiles", "panels"]), "weights": st.sampled_from(["f32", "i16"]),
@@ -279,7 +282,7 @@ def test_every_fft_size(isa: str, size: int) -> None:
     kernel = (tile // 3, tile // 3 + 1)
     error = tiled_error(
         isa, Candidate("f", "fft", {"tile": tile, "chunk": 3, "split": "tiles"}, exact=False), kernel, (1, 1), 1, 3, 18,
-        tile + 9, tile + 4, (1, 0, 1, 2), 2, True, "relu", False,
+        tile + 9, tile + 4, (1, 1), (1, 0, 1, 2), 2, True, "relu", False,
     )  # fmt: skip
     assert error <= FFT
 

@@ -245,9 +245,12 @@ void fft_output(const TileOutput& o) {
   if (simple) return;
   TileOutput rest = o;
   rest.bias = nullptr;  // added already
+  alignas(64) float line[T * V];
   for (int y = 0; y < o.rows; ++y) {
-    float* const line = o.out + y * o.row;
+    float* const out = o.out + y * o.row;
+    for (int x = 0; x < o.cols; ++x) store<V>(line + x * V, load<V>(out + x * o.pixel));
     finish<V>(line, o.cols, rest, o.residual == nullptr ? nullptr : o.residual + y * o.res_row);
+    for (int x = 0; x < o.cols; ++x) store<V>(out + x * o.pixel, load<V>(line + x * V));
   }
 }
 

@@ -21,6 +21,11 @@ class Tiling {
     if (w.shape.size() != 4 || !in.blocked) throw std::invalid_argument(spec.op + ": needs a blocked input");
     const auto& stride = spec.list("stride", 2);
     stride_y_ = static_cast<int>(stride[0]), stride_x_ = static_cast<int>(stride[1]);
+    const auto& dilation = spec.list("dilation", 2);
+    apart_y_ = static_cast<int>(dilation[0]), apart_x_ = static_cast<int>(dilation[1]);
+    if ((stride_y_ > 1 && apart_y_ > 1) || (stride_x_ > 1 && apart_x_ > 1)) {
+      throw std::invalid_argument(spec.op + ": stride and dilation along one axis");
+    }
     kernel_h_ = static_cast<int>(w.shape[2]), kernel_w_ = static_cast<int>(w.shape[3]);
     kh = (kernel_h_ + stride_y_ - 1) / stride_y_, kw = (kernel_w_ + stride_x_ - 1) / stride_x_;
     const std::string kernel = std::to_string(kh) + " x " + std::to_string(kw);
@@ -44,8 +49,8 @@ class Tiling {
     const auto& padding = spec.list("padding", 4);
     pad_top_ = static_cast<int>(padding[0]);
     pad_left_ = static_cast<int>(padding[1]);
-    tiles_y = (out.h + m_y - 1) / m_y;
-    tiles_x = (out.w + m_x - 1) / m_x;
+    tiles_y = ((out.h + apart_y_ - 1) / apart_y_ + m_y - 1) / m_y;
+    tiles_x = ((out.w + apart_x_ - 1) / apart_x_ + m_x - 1) / m_x;
     lanes_ = tile_kernels(spec.isa).lanes;
     epilogue = parse_epilogue(spec, out.blocks, lanes_);
     if (epilogue.has_residual) residual = spec.in.at(1);
@@ -57,58 +62,69 @@ class Tiling {
     const std::string tile = winograd == nullptr ? by(form->t_y, form->t_x) : by(m_y, m_x);
     const std::string name =
         std::string(winograd == nullptr ? "t" : "f").append(tile).append("k").append(by(kernel_h_, kernel_w_));
-    return phases() == 1 ? name : name + "s" + by(stride_y_, stride_x_);
+    const std::string strided = phases() == 1 ? name : name + "s" + by(stride_y_, stride_x_);
+    return apart_y_ * apart_x_ == 1 ? strided : strided + "d" + by(apart_y_, apart_x_);
   }
 
   int phases() const { return stride_y_ * stride_x_; }
   // Blocks of channels and phases: those of a channel block follow each other.
   int blocks() const { return in.blocks * phases(); }
 
-  int count() const { return out.n * tiles_y * tiles_x; }
+  int count() const { return out.n * apart_y_ * apart_x_ * tiles_y * tiles_x; }
 
-  // Tile number i of all images, and the next ones.
+  // Tile number i of all images, and the next ones; `map`: which of the maps that dilation makes of an image.
   struct Cursor {
     const Tiling& tiling;
-    int n, y, x;
-    Cursor(const Tiling& t, int i)
-        : tiling(t), n(i / t.tiles_x / t.tiles_y), y(i / t.tiles_x % t.tiles_y), x(i % t.tiles_x) {}
+    int n, map, y, x;
+    Cursor(const Tiling& t, int i) : tiling(t), y(i / t.tiles_x % t.tiles_y), x(i % t.tiles_x) {
+      const int maps = t.apart_y_ * t.apart_x_, whole = i / t.tiles_x / t.tiles_y;
+      n = whole / maps, map = whole % maps;
+    }
     void next() {
       if (++x < tiling.tiles_x) return;
       x = 0;
-      if (++y == tiling.tiles_y) y = 0, ++n;
+      if (++y < tiling.tiles_y) return;
+      y = 0;
+      if (++map == tiling.apart_y_ * tiling.apart_x_) map = 0, ++n;
     }
+    // Its first row and column of the output.
+    int row() const { return map / tiling.apart_x_ + y * tiling.m_y * tiling.apart_y_; }
+    int column() const { return map % tiling.apart_x_ + x * tiling.m_x * tiling.apart_x_; }
   };
 
   // Of one of blocks(); what `out` and its strides are is left to the caller.
   TileInput input(const RunContext& ctx, const Cursor& at, int block) const {
     const int phase = block % phases();
-    const int iy = at.y * m_y * stride_y_ - pad_top_ + phase / stride_x_;
-    const int ix = at.x * m_x * stride_x_ - pad_left_ + phase % stride_x_;
+    const int iy = at.row() * stride_y_ - pad_top_ + phase / stride_x_;
+    const int ix = at.column() * stride_x_ - pad_left_ + phase % stride_x_;
+    const int step_y = stride_y_ * apart_y_, step_x = stride_x_ * apart_x_;
     TileInput tile;
-    tile.row = stride_y_ * in.row;
-    tile.pixel = static_cast<ptrdiff_t>(stride_x_) * lanes_;
+    tile.row = step_y * in.row;
+    tile.pixel = static_cast<ptrdiff_t>(step_x) * lanes_;
     tile.in =
         ctx.at(in) + block / phases() * in.plane + at.n * in.image + iy * in.row + static_cast<ptrdiff_t>(ix) * lanes_;
-    inside(iy, in.top, in.h + in.bottom, stride_y_, form->t_y, tile.y0, tile.y1);
-    inside(ix, in.left, in.w + in.right, stride_x_, form->t_x, tile.x0, tile.x1);
+    inside(iy, in.top, in.h + in.bottom, step_y, form->t_y, tile.y0, tile.y1);
+    inside(ix, in.left, in.w + in.right, step_x, form->t_x, tile.x0, tile.x1);
     return tile;
   }
 
   // Likewise, of what `in` is.
   TileOutput output(const RunContext& ctx, const Cursor& at, ptrdiff_t block) const {
     TileOutput o;
-    o.row = out.row;
-    o.pixel = lanes_;
-    o.res_row = residual.row;
-    o.res_pixel = lanes_;
+    const ptrdiff_t row = at.row(), column = at.column();
+    o.row = apart_y_ * out.row;
+    o.pixel = static_cast<ptrdiff_t>(apart_x_) * lanes_;
+    o.res_row = apart_y_ * residual.row;
+    o.res_pixel = o.pixel;
     o.act = &epilogue.act;
     o.act_before_residual = epilogue.act_before_residual;
-    o.rows = std::min(m_y, out.h - at.y * m_y);
-    o.cols = std::min(m_x, out.w - at.x * m_x);
-    o.out = ctx.at(out) + at.n * out.image + block * out.plane + at.y * m_y * out.row + at.x * m_x * lanes_;
+    // None, where one of the maps that dilation makes has a row or column less than the others.
+    o.rows = static_cast<int>(std::clamp<ptrdiff_t>((out.h - row + apart_y_ - 1) / apart_y_, 0, m_y));
+    o.cols = static_cast<int>(std::clamp<ptrdiff_t>((out.w - column + apart_x_ - 1) / apart_x_, 0, m_x));
+    o.out = ctx.at(out) + at.n * out.image + block * out.plane + row * out.row + column * lanes_;
     if (epilogue.has_residual) {
-      o.residual = ctx.at(residual) + at.n * residual.image + block * residual.plane + at.y * m_y * residual.row +
-                   at.x * m_x * lanes_;
+      o.residual =
+          ctx.at(residual) + at.n * residual.image + block * residual.plane + row * residual.row + column * lanes_;
     }
     o.bias = epilogue.bias.size() != 0 ? epilogue.bias.data() + block * lanes_ : nullptr;
     o.slope = epilogue.act.slope != nullptr ? epilogue.act.slope + block * lanes_ : nullptr;
@@ -161,7 +177,8 @@ class Tiling {
     end = first >= behind ? 0 : std::min(points, (behind - 1 - first) / step + 1);
   }
 
-  int stride_y_ = 1, stride_x_ = 1, kernel_h_ = 1, kernel_w_ = 1, pad_top_ = 0, pad_left_ = 0, lanes_ = 1;
+  int stride_y_ = 1, stride_x_ = 1, apart_y_ = 1, apart_x_ = 1, kernel_h_ = 1, kernel_w_ = 1, pad_top_ = 0,
+      pad_left_ = 0, lanes_ = 1;
 };
 
 }  // namespace fastcnn

@@ -116,7 +116,8 @@ def tiles(draft: Draft, candidate: Candidate, lanes: int) -> int:
     The transforms are additions and multiplications by constants and do not count.
     """
     images, filters, out_h, out_w = draft.out.nchw
-    form = form_of(candidate.op, candidate.attrs, draft.weights["weight"].shape[2:4], draft.attrs["stride"])
+    kernel = draft.weights["weight"].shape[2:4]
+    form = form_of(candidate.op, candidate.attrs, kernel, draft.attrs["stride"], draft.attrs["dilation"])
     pairs = _padded(filters, lanes) if candidate.op == "fft_depthwise" else _channel_pairs(draft, filters, lanes)
     return form.tiles(images, (out_h, out_w)) * form.products * pairs
 

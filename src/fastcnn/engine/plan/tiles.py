@@ -39,10 +39,14 @@ class TileForm:
     across: int
     points: tuple[int, int]
     products: int
+    apart: tuple[int, int] = (1, 1)
 
     def tiles(self, batch: int, out_map: tuple[int, int]) -> int:
         """Tiles that cover the output, those at the edges whole."""
-        return batch * math.ceil(out_map[0] / self.down) * math.ceil(out_map[1] / self.across)
+        own = (math.ceil(out_map[i] / self.apart[i]) for i in range(2))
+        return batch * math.prod(
+            d * math.ceil(n / m) for d, n, m in zip(self.apart, own, (self.down, self.across), strict=True)
+        )
 
     def saving(self, kernel: tuple[int, int], out_map: tuple[int, int]) -> float:
         """Multiplications of the direct algorithm for one of this form."""
@@ -54,7 +58,13 @@ def taps_of(kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]
     return -(-kernel[0] // stride[0]), -(-kernel[1] // stride[1])
 
 
-def form_of(op: str, attrs: Mapping[str, Any], kernel: tuple[int, int], stride: Sequence[int] = (1, 1)) -> TileForm:
+def form_of(
+    op: str,
+    attrs: Mapping[str, Any],
+    kernel: tuple[int, int],
+    stride: Sequence[int] = (1, 1),
+    dilation: Sequence[int] = (1, 1),
+) -> TileForm:
     """The form that a candidate's attributes name; Winograd leaves an axis of one tap alone."""
     taps = taps_of(kernel, (stride[0], stride[1]))
     if op.startswith("fft"):
@@ -66,7 +76,9 @@ def form_of(op: str, attrs: Mapping[str, Any], kernel: tuple[int, int], stride: 
         points = (m + taps[0] - 1 if taps[0] > 1 else 1, m + taps[1] - 1 if taps[1] > 1 else 1)
         products = math.prod(points)
     down, across = (points[i] - taps[i] + 1 for i in range(2))
-    return TileForm(down=down, across=across, points=points, products=products * math.prod(stride))
+    return TileForm(
+        down=down, across=across, points=points, products=products * math.prod(stride), apart=(dilation[0], dilation[1])
+    )
 
 
 WINOGRAD_TILES = {(3, 3): (6, 4, 2), (5, 5): (4, 2), (2, 2): (7, 5, 3)} | {
@@ -78,6 +90,7 @@ _L3_SHARE_BYTES = 2 << 20
 """What one thread's tiles may take of L3."""
 _LEAST_SAVING = 1.2
 _MOST_STRIDE = 4
+_MOST_DILATION = 64
 _MOST_FFT = 4
 """Best guesses among the sizes, splits and chunks of FFT tiles that are tried."""
 
@@ -100,13 +113,15 @@ def tile_candidates(
     out_channels: int,
     kernel: tuple[int, int],
     stride: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
     out_map: tuple[int, int],
     relaxed: bool,
 ) -> list[Candidate]:
     """Forms that save multiplications, best guess first; tiles or output channels split between threads."""
-    if max(stride) > _MOST_STRIDE:
+    both = any(s > 1 and d > 1 for s, d in zip(stride, dilation, strict=True))
+    if both or max(stride) > _MOST_STRIDE or max(dilation) > _MOST_DILATION:
         return []
-    layer = _Layer(batch, in_channels, out_channels, kernel, stride, out_map)
+    layer = _Layer(batch, in_channels, out_channels, kernel, stride, dilation, out_map)
     taps = taps_of(kernel, stride)
     winograd = [
         found
@@ -124,14 +139,20 @@ def tile_candidates(
 
 
 def depthwise_candidates(
-    target: Target, *, batch: int, channels: int, kernel: tuple[int, int], out_map: tuple[int, int]
+    target: Target,
+    *,
+    batch: int,
+    channels: int,
+    kernel: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+    out_map: tuple[int, int],
 ) -> list[Candidate]:
     """Depthwise convolution by FFT, best guess first, where the transforms take no longer than the direct algorithm."""
     scored = []
     for size in _fft_sizes(target.isa):
-        if size < max(kernel):
+        if size < max(kernel) or max(dilation) > _MOST_DILATION:
             continue
-        form = form_of("fft_depthwise", {"tile": size}, kernel)
+        form = form_of("fft_depthwise", {"tile": size}, kernel, dilation=dilation)
         tiles = form.tiles(batch, out_map)
         work = tiles * (8 * math.log2(size) + 12 + form.products / size**2) * size**2  # of vector operations
         saving = batch * math.prod(out_map) * math.prod(kernel) / work
@@ -156,6 +177,7 @@ class _Layer:
     out_channels: int
     kernel: tuple[int, int]
     stride: tuple[int, int]
+    dilation: tuple[int, int]
     out_map: tuple[int, int]
 
 
@@ -167,7 +189,7 @@ def _ways(
     ``rounds_well``: whether spectra in 16 bits are of any use: the transforms of large Winograd tiles multiply what is
     rounded off.
     """
-    form = form_of(op, which, layer.kernel, layer.stride)
+    form = form_of(op, which, layer.kernel, layer.stride, layer.dilation)
     fold = math.prod(layer.stride)
     saving = form.saving(layer.kernel, layer.out_map)
     if saving < _LEAST_SAVING:

@@ -35,10 +35,11 @@ def conv(low: Lowerer, node: Node) -> None:
         source, out = low.blocked(value), low.new_blocked(node.name)
         source.storage.need_border(padding)
         candidates = _split_rows(low)
-        if stride == dilation == [1, 1] and not low.exact:
+        if stride == [1, 1] and not low.exact:
             fast = depthwise_candidates(
-                low.target, batch=out.nchw[0], channels=channels, kernel=weight.shape[2:4], out_map=out.nchw[2:]
-            )
+                low.target, batch=out.nchw[0], channels=channels, kernel=weight.shape[2:4],
+                dilation=(dilation[0], dilation[1]), out_map=out.nchw[2:],
+            )  # fmt: skip
             large = min(weight.shape[2:4]) >= _FFT_FROM
             candidates = fast + candidates if large else candidates + fast
         low.emit(
@@ -65,11 +66,12 @@ def conv(low: Lowerer, node: Node) -> None:
             out_map=(out_h, out_w),
         )  # fmt: skip
         candidates = rounded + candidates
-    tiled = not planar and groups == 1 and dilation == [1, 1]
+    tiled = not planar and groups == 1
     if tiled and not low.exact and channels >= lanes and filters >= lanes:
         fast = tile_candidates(
             low.target, batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
-            stride=(stride[0], stride[1]), out_map=(out_h, out_w), relaxed=low.relaxed,
+            stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]), out_map=(out_h, out_w),
+            relaxed=low.relaxed,
         )  # fmt: skip
         candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates
     if not low.exact and groups == 1:
