@@ -95,6 +95,36 @@ def test_attributes_no_planner_gives_to_amx(
         net.export(tmp_path / "net.fcp")
 
 
+@pytest.mark.parametrize(
+    ("op", "attrs", "words"),
+    [
+        ("fft", {"tile": 10}, "there is no such form for this kernel"),
+        ("fft", {"tile": 8}, "there is no such form for this kernel"),
+        ("fft", {"tile": 1}, "tile"),
+        ("fft", {"stride": [1, 9]}, "stride"),
+        ("fft", {"stride": [1, 2]}, "map and padding differ"),
+        ("fft", {"dilation": [1, 65]}, "dilation"),
+        ("fft", {"dilation": [1, 2]}, "map and padding differ"),
+        ("fft", {"dilation": [2, 1], "stride": [2, 1]}, "stride and dilation along one axis"),
+        ("fft", {"chunk": 0}, "chunk"),
+        ("fft", {"groups": 2}, "groups"),
+        ("fft", {"split": "rows"}, "split"),
+        ("fft", {"weights": "bf16"}, "spectra are 'f32' or 'i16'"),
+        ("fft_depthwise", {"tile": 18}, "there is no such form for this kernel"),
+        ("fft_depthwise", {"stride": [1, 2]}, "stride"),
+        ("fft_depthwise", {"groups": 1}, "groups"),
+    ],
+)
+def test_attributes_no_planner_gives_to_tiles(
+    op: str, attrs: dict[str, Any], words: str, lying: Callable[..., None], tmp_path: Path
+) -> None:
+    net = compiled(CASES["large_kernels"](), "scalar")
+    net.export(tmp_path / "good.fcp")
+    lying(op, **attrs)
+    with pytest.raises(ArtifactError, match=rf"step \d+ \({op}\): .*{words}"):
+        net.export(tmp_path / "net.fcp")
+
+
 def test_there_is_no_amx_on_other_instruction_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     make = Maker(1, (2, 20, 9, 9))
     net = compiled(make.graph(make.conv(make.op("mul_scalar", "x0", value=1.0), 20, 40)), "scalar", exact=True)
@@ -249,7 +279,7 @@ def test_16_bit_weights_count_before_they_are_read(
 
 
 def test_records_count_before_they_are_held(tmp_path: Path) -> None:
-    compiled(CASES["wave"](), "scalar").export(tmp_path / "net.fcp")
+    compiled(CASES["wave"](), "scalar", exact=True).export(tmp_path / "net.fcp")
     data = (tmp_path / "net.fcp").read_bytes()
     (records,) = struct.unpack_from("<Q", data, 24)
 

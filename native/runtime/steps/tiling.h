@@ -103,8 +103,8 @@ class Tiling {
     tile.pixel = static_cast<ptrdiff_t>(step_x) * lanes_;
     tile.in =
         ctx.at(in) + block / phases() * in.plane + at.n * in.image + iy * in.row + static_cast<ptrdiff_t>(ix) * lanes_;
-    inside(iy, in.top, in.h + in.bottom, step_y, form->t_y, tile.y0, tile.y1);
-    inside(ix, in.left, in.w + in.right, step_x, form->t_x, tile.x0, tile.x1);
+    inside(iy, in.top, int64_t{in.h} + in.bottom, step_y, form->t_y, tile.y0, tile.y1);
+    inside(ix, in.left, int64_t{in.w} + in.right, step_x, form->t_x, tile.x0, tile.x1);
     return tile;
   }
 
@@ -172,9 +172,11 @@ class Tiling {
 
  private:
   // Points of a tile, `step` apart from `first` on, that lie in -before ... behind.
-  static void inside(int first, int before, int behind, int step, int points, int& begin, int& end) {
-    begin = first >= -before ? 0 : (-before - first + step - 1) / step;
-    end = first >= behind ? 0 : std::min(points, (behind - 1 - first) / step + 1);
+  static void inside(int64_t first, int before, int64_t behind, int step, int points, int& begin, int& end) {
+    const int64_t least = first >= -before ? 0 : (-before - first + step - 1) / step;
+    const int64_t most = first >= behind ? 0 : (behind - 1 - first) / step + 1;
+    begin = static_cast<int>(std::min<int64_t>(least, points));
+    end = static_cast<int>(std::min<int64_t>(most, points));
   }
 
   int stride_y_ = 1, stride_x_ = 1, apart_y_ = 1, apart_x_ = 1, kernel_h_ = 1, kernel_w_ = 1, pad_top_ = 0,

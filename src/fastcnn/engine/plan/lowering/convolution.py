@@ -73,7 +73,9 @@ def conv(low: Lowerer, node: Node) -> None:
             stride=(stride[0], stride[1]), dilation=(dilation[0], dilation[1]), out_map=(out_h, out_w),
             relaxed=low.relaxed,
         )  # fmt: skip
-        candidates = fast[:2] + candidates[:2] + fast[2:] + candidates[2:] if low.relaxed else fast + candidates
+        few = stride != [1, 1] and min(weight.shape[2:4]) < _PHASES_FROM
+        first = 0 if few else 2 if low.relaxed else len(fast)
+        candidates = fast[:first] + candidates[:2] + fast[first:] + candidates[2:]
     if not low.exact and groups == 1:
         layer = AmxLayer(
             batch=batch, in_channels=channels, out_channels=filters, kernel=weight.shape[2:4],
@@ -90,6 +92,8 @@ def conv(low: Lowerer, node: Node) -> None:
     )  # fmt: skip
 
 
+_PHASES_FROM = 5
+"""Kernels with a stride from that many rows and columns: tiles of their phases are the best guess."""
 _FFT_FROM = 17
 """Depthwise kernels from that many rows and columns: the FFT is the best guess."""
 
