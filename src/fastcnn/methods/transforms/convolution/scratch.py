@@ -1,6 +1,6 @@
 """Memory that native passes use again from step to step.
 
-Fresh memory of the system is zeroed page by page when it is first touched, which takes longer than transforming what goes
+Fresh memory of the system is zeroed page by page when it is first touched, which takes longer than what then goes
 into it. So large buffers come from a small pool and go back to it when nothing refers to them any more.
 """
 
