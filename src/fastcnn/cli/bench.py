@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from fastcnn.cli.bench_kernels import kernels_command
 from fastcnn.cli.bench_profile import profile_command
 from fastcnn.cli.bench_rows import rows_command
 from fastcnn.cli.errors import CliError, GoalMissedError
@@ -35,7 +36,9 @@ def bench_command(
     suite: Annotated[
         str | None, typer.Option("--suite", metavar="NAME", help="a set of nets: foundation, exact")
     ] = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="NET", help="one net of the suite")] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="NET", help="one net of the suite, or one layer of --kernels")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -69,18 +72,31 @@ def bench_command(
     ] = None,
     rows: Annotated[
         str | None,
-        typer.Option("--rows", metavar="LIST", help="rows of suite exact, such as batch1,batch8; default: all"),
+        typer.Option(
+            "--rows", metavar="LIST", help="rows of suite exact, such as batch1,batch8, or of --kernels; default: all"
+        ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="suite exact: measure also what --out holds already from this commit")
+        bool,
+        typer.Option("--again", help="suite exact, --kernels: measure also what --out holds already from this commit"),
     ] = False,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="ours alone: per layer ms and share of the limits measured in the same run"),
     ] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="convolution algorithms by kernel size: single layers, a training step, charts"),
+    ] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE.html", help="with --profile: also write a self-contained chart"),
+        typer.Option(
+            "--html", metavar="FILE.html", help="with --profile or --kernels: also write self-contained charts"
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", metavar="FILE.png", help="with --kernels: also write the charts as a picture"),
     ] = None,
     require_limits: Annotated[
         bool, typer.Option("--require-limits", help="with --profile: exit 1 if a kernel goal of the verdict is missed")
@@ -97,6 +113,22 @@ def bench_command(
     wanted = parse_shape(shape) if shape is not None else (batch, 3, size, size)
     if len(wanted) != 4:
         raise CliError(f"--shape {shape!r} must have four numbers", hint="for example  --shape 1,3,224,224")
+    if kernels:
+        fixed = {
+            "MODEL": models, "--suite": suite, "--against": against, "--weights": weights, "--shape": shape,
+            "--goal": goal, "--cache": cache, "--batch": batch != 1, "--size": size != 224,
+            "--tolerance": tolerance != "fp32", "--profile": profile, "--require-limits": require_limits,
+        }  # fmt: skip
+        _check_kernels([name for name, given in fixed.items() if given])
+        check_output(html, "--html", suffix=".html")
+        check_output(png, "--png", suffix=".png")
+        kernels_command(
+            rows=rows, only=only, threads=threads, rounds=rounds, seconds=seconds, out=out, html=html, png=png,
+            again=again, as_json=as_json,
+        )  # fmt: skip
+        return
+    if png is not None:
+        raise CliError("--png goes with --kernels", hint="add --kernels, or write --html with --profile")
     if profile:
         _check_profile(against, goal, cache)
         check_output(html, "--html", suffix=".html")
@@ -106,7 +138,9 @@ def bench_command(
         )  # fmt: skip
         return
     if html is not None or require_limits:
-        raise CliError("--html and --require-limits go with --profile", hint="add --profile")
+        raise CliError(
+            "--html and --require-limits go with --profile, --html also with --kernels", hint="add --profile"
+        )
     from fastcnn.benchmarking import ROW_SUITES
 
     if suite in ROW_SUITES:
@@ -201,6 +235,14 @@ def _check_fixed(suite: str, given: list[str]) -> None:
     if given:
         raise CliError(
             f"the rows of suite {suite} fix {' and '.join(given)}", hint="leave it out, or use --suite foundation"
+        )
+
+
+def _check_kernels(given: list[str]) -> None:
+    if given:
+        raise CliError(
+            f"--kernels has layers, peers and goals of its own, so {' and '.join(given)} cannot be used with it",
+            hint="leave it out; --rows and --only choose among what --kernels measures",
         )
 
 

@@ -1,0 +1,182 @@
+"""Compile one layer with a given algorithm of ours, and time its step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcnn import _native
+from fastcnn.benchmarking.error import relative_error
+from fastcnn.benchmarking.kernels.layer import NODE, Layer
+from fastcnn.engine.graph.shapes import infer_shapes
+from fastcnn.engine.plan.build import Built, build
+from fastcnn.engine.plan.candidates import Target
+from fastcnn.engine.plan.lowering import lower
+from fastcnn.engine.plan.passes import optimise
+from fastcnn.engine.plan.slots import Candidate
+from fastcnn.engine.plan.tiles import WINOGRAD_TILES, form_of
+from fastcnn.engine.plan.tune import algorithm, exact_choice, run_once, typical
+
+F32 = npt.NDArray[np.float32]
+
+MOST_SPECTRA_BYTES = 1 << 30
+"""Transformed weights beyond this are not made: they would be read from memory for every block of tiles."""
+_LEAST_REPEATS, _MOST_REPEATS = 3, 2000
+_TRIAL_SHARE = 0.15
+"""Of a timed block's length, for choosing among the ways to share an algorithm out."""
+
+
+@dataclass
+class CompiledLayer:
+    """A layer as a native net of its own, in which any candidate can take its place.
+
+    Attributes
+    ----------
+    layer : Layer
+    target : Target
+    built : Built
+        Holds the convolution's step and those that bring its maps into blocks of channels and back.
+    index : int
+        Of the convolution's step.
+    """
+
+    layer: Layer
+    target: Target
+    built: Built
+    index: int
+
+    @classmethod
+    def make(cls, layer: Layer, target: Target) -> CompiledLayer:
+        """Compile with the first exact kernel, at the tolerance ``fp32``."""
+        graph = layer.graph()
+        shapes = infer_shapes(graph, {"x": layer.shape})
+        graph = optimise(graph, shapes, multiply=False).graph
+        lowered = lower(graph, infer_shapes(graph, {"x": layer.shape}), target, exact=False)
+        built = build(lowered, exact_choice(lowered), target)
+        (index,) = (i for i, draft in enumerate(lowered.drafts) if draft.name == NODE)
+        return cls(layer, target, built, index)
+
+    def put(self, candidate: Candidate) -> None:
+        """Let that candidate run the layer.
+
+        Raises
+        ------
+        GraphError
+            (a ValueError) If native code refuses it.
+        """
+        self.built.replace(self.index, candidate)
+        self.built.net.finish()
+
+    def run(self, x: F32) -> F32:
+        """Output for an input, both (N, C, H, W)."""
+        (y,) = run_once(self.built, [x])
+        return np.asarray(y, np.float32)
+
+    def seconds(self, x: F32, *, budget_s: float) -> float:
+        """Median seconds of the layer's step over the calls of about ``budget_s`` that nothing disturbed.
+
+        One unmeasured call comes first.
+        """
+        first = float(np.sum(typical(self.built, [x], 1)))
+        repeats = int(np.clip(budget_s / max(first, 1e-7), _LEAST_REPEATS, _MOST_REPEATS))
+        return float(typical(self.built, [x], repeats)[self.index])
+
+    def ways(self) -> dict[str, list[Candidate]]:
+        """Every algorithm that can run the layer here, each with the ways to share it out between threads and blocks.
+
+        The planner's candidates, and the tile forms that it leaves out because they save nothing here.
+        """
+        draft = self.built.lowered.drafts[self.index]
+        found: dict[str, list[Candidate]] = {}
+        for candidate in [*draft.candidates, *_forms(self.layer, self.target)]:
+            alike = found.setdefault(algorithm(candidate.label), [])
+            if all((c.op, c.attrs) != (candidate.op, candidate.attrs) for c in alike):
+                alike.append(candidate)
+        return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def time_algorithms(
+    compiled: CompiledLayer, x: F32, exact: npt.NDArray[np.float64], *, seconds: float
+) -> list[dict[str, Any]]:
+    """Time every algorithm on one layer, each in its fastest way, and check what it computes.
+
+    Parameters
+    ----------
+    compiled : CompiledLayer
+    x : ndarray, shape (N, C, H, W)
+    exact : ndarray of float64, shape (N, C, H, W)
+        The layer's output for ``x``.
+    seconds : float
+        Length of an algorithm's timed block.
+
+    Returns
+    -------
+    list of dict
+        ``algorithm``, ``way``, ``ms``, ``error`` and ``failure``, JSON-able, direct first.
+    """
+    found = []
+    for name, ways in compiled.ways().items():
+        record: dict[str, Any] = {"algorithm": name, "way": "", "ms": None, "error": None, "failure": ""}
+        found.append(record)
+        record["failure"] = _too_large(compiled.layer, ways[0])
+        if record["failure"]:
+            continue
+        trials = []
+        for way in ways:
+            compiled.put(way)
+            trials.append(compiled.seconds(x, budget_s=_TRIAL_SHARE * seconds))
+        best = ways[int(np.argmin(trials))]
+        compiled.put(best)
+        error = relative_error(compiled.run(x), exact)
+        if not math.isfinite(error):
+            record["failure"] = "outputs are not finite"
+            continue
+        record |= {"way": best.label, "error": error, "ms": 1e3 * compiled.seconds(x, budget_s=seconds)}
+    return found
+
+
+def _too_large(layer: Layer, way: Candidate) -> str:
+    if way.op not in ("winograd", "fft"):
+        return ""
+    products = form_of(way.op, way.attrs, (layer.kernel, layer.kernel)).products
+    size = 4 * products * layer.channels**2
+    return f"transformed weights would take {size / 2**30:.1f} GiB" if size > MOST_SPECTRA_BYTES else ""
+
+
+def _forms(layer: Layer, target: Target) -> Iterator[Candidate]:
+    """Every Winograd and FFT form there are kernels for, shared out by tiles and by output channels.
+
+    A group of tiles is either as large as half of L2, or so large that the weights are read seldom.
+    """
+    kernel = (layer.kernel, layer.kernel)
+    if layer.depthwise or layer.channels < target.lanes or layer.kernel == 1:
+        return
+    forms = [("winograd", {"m": m}) for m in WINOGRAD_TILES.get(kernel, ())]
+    forms += [("fft", {"tile": int(t)}) for t in _native.fft_sizes(target.isa) if t >= layer.kernel]
+    group = int(_native.tile_group(target.isa))
+    for op, which in forms:
+        form = form_of(op, which, kernel)
+        tiles = form.tiles(layer.batch, (layer.size, layer.size))
+        tile_bytes = 4 * form.products * layer.channels
+        (size,) = which.values()
+        for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
+            share = tiles if split == "panels" else math.ceil(tiles / target.threads)
+            most = math.ceil(share / group) * group
+            near = max(2 * group, target.l2_bytes // 2 // tile_bytes // group * group)
+            for chunk in sorted({min(near, most), min(4 * near, most)}):
+                attrs = {**which, "chunk": chunk, "split": split}
+                yield Candidate(f"{op}:{size}:{split}:{chunk}", op, attrs, exact=False)
+
+
+_ORDER = ("direct", "winograd", "fft", "amx")
+
+
+def _order(name: str) -> tuple[int, str, int]:
+    """Direct first, then by family and size."""
+    kind, _, size = name.partition(":")
+    return next((i for i, word in enumerate(_ORDER) if kind.startswith(word)), len(_ORDER)), kind, int(size or 0)
