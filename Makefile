@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamps
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NATIVE := $(shell find native cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-slow check format bench bench-exact docs build clean fuzz coverage
+.PHONY: demo test test-slow check format bench bench-exact bench-kernels docs build clean fuzz coverage
 
 $(STAMP)/venv:
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +67,14 @@ bench-exact: $(STAMP)/build
 	mkdir -p benchmarks/results
 	$(PY) -m fastcnn bench --suite exact --threads 2 --out benchmarks/results/exact.json; code=$$?; \
 	if [ $$code -le 1 ]; then $(PY) tools/readme_table.py benchmarks/results/exact.json || exit; fi; exit $$code
+
+# Algorithms by kernel size, with the goals of large kernels, some hours; a stopped run goes on where it was.
+bench-kernels: $(STAMP)/build
+	mkdir -p benchmarks/results
+	$(PY) -m fastcnn bench --kernels --threads 2 --out benchmarks/results/kernels.json \
+	  --html benchmarks/results/kernels.html --png docs/concepts/crossover.png; code=$$?; \
+	if [ $$code -le 1 ]; then $(PY) -m fastcnn.reporting.kernels_tables benchmarks/results/kernels.json docs/concepts/crossover.md \
+	  || exit; fi; exit $$code
 
 coverage: $(STAMP)/build
 	mkdir -p benchmarks/results

@@ -31,10 +31,15 @@ def kernels_command(
 ) -> None:
     """Measure the chosen rows and draw the charts; GoalMissedError if a chosen layer is not as good as it should be."""
     from fastcnn.benchmarking.kernels import KernelsResult, run_kernels
+    from fastcnn.benchmarking.kernels.cases import chart_layers
     from fastcnn.reporting.host import default_threads
 
     chosen = _chosen_rows(rows)
     _check_only(only, chosen)
+    if png is not None and not chart_layers(chosen):
+        raise CliError(
+            f"--png draws charts, and --rows {rows} measures none", hint="add by-kernel, or leave out --rows"
+        )
     # Before hours of measuring.
     for wanted, modules, what in ((html, ("jinja2", "plotly"), "--html"), (png, ("matplotlib",), "--png")):
         for module in modules if wanted is not None else ():

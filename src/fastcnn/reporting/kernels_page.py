@@ -24,8 +24,9 @@ _FAMILIES = {
     "amx": ("#e377c2", "#ad4e92"),
 }  # fmt: skip
 _OTHER = "#8d8d8d"
+_SQUARE = "proportional to k squared"
 _DASHES = ("solid", "dash", "dot")
-_INCHES = (15.0, 16.0)
+_ROW_INCHES, _WIDTH_INCHES = 4.0, 15.0
 _DPI = 110
 
 
@@ -49,18 +50,25 @@ def kernels_html(result: KernelsResult) -> str:
 
 
 def kernels_png(result: KernelsResult) -> bytes:
-    """Return a picture: direct and the best algorithm along every axis, a line style for each instruction set.
+    """Return a picture: direct and the best algorithm along every measured axis, a line style for each instruction set.
 
     Raises
     ------
+    ValueError
+        If no point is measured.
     MissingExtraError
         Without matplotlib.
     """
     figures: Any = require("matplotlib.figure", extra="report", purpose="the picture of the charts")
-    columns = max(len(chart.lines) for chart in CHARTS)
-    figure = figures.Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-    grid = figure.add_gridspec(len(CHARTS), columns)
-    for row, chart in enumerate(CHARTS):
+    charts = [
+        chart for chart in CHARTS if any(line_curves(result, chart, i, s) for i in chart.lines for s in result.isas)
+    ]
+    if not charts:
+        raise ValueError("there is nothing to draw: no point of a chart is measured")
+    columns = max(len(chart.lines) for chart in charts)
+    figure = figures.Figure(figsize=(_WIDTH_INCHES, _ROW_INCHES * len(charts)), dpi=_DPI, layout="constrained")
+    grid = figure.add_gridspec(len(charts), columns)
+    for row, chart in enumerate(charts):
         wide = len(chart.lines) == 1
         for column, line in enumerate(chart.lines):
             panel = figure.add_subplot(grid[row, :] if wide else grid[row, column])
@@ -72,27 +80,36 @@ def kernels_png(result: KernelsResult) -> bytes:
 
 
 def _draw_panel(panel: Any, result: KernelsResult, chart: Chart, line: int) -> None:
-    drawn = False
     for isa, dash in zip(result.isas, ("-", "--", ":"), strict=False):
         for curve in line_curves(result, chart, line, isa):
             if curve.name in _PLAIN:
-                drawn = True
                 panel.plot(
                     curve.x, curve.ms, dash, color=_PLAIN[curve.name], marker="o", markersize=3,
                     label=f"{curve.name}, {isa}",
                 )  # fmt: skip
+        guide = _square(line_curves(result, chart, line, isa), chart)
+        if guide and isa == result.isa:
+            panel.plot(*guide, color=_OTHER, linewidth=1, label=_SQUARE)
     panel.set_title(_title(chart, line), fontsize=10)
     panel.set_xlabel(chart.label)
     panel.set_ylabel("ms")
     panel.set_yscale("log")
-    if chart.axis != "kernel":
-        panel.set_xscale("log", base=2)
+    panel.set_xscale("log", base=2)
     layers = chart.lines[line]
     ticks = [getattr(layer, chart.axis) for layer in layers]
     panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.set_xticks([], minor=True)
     panel.grid(which="both", color="#e5e5e5")
-    if drawn:
+    if panel.get_legend_handles_labels()[0]:
         panel.legend(fontsize=8)
+
+
+def _square(drawn: list[Curve], chart: Chart) -> tuple[list[int], list[float]] | None:
+    """Return x and ms of a curve that rises with the square of the kernel size from direct's first point."""
+    direct = next((curve for curve in drawn if curve.name == "direct"), None)
+    if chart.axis != "kernel" or direct is None or len(direct.x) < 2:
+        return None
+    return list(direct.x), [direct.ms[0] * (x / direct.x[0]) ** 2 for x in direct.x]
 
 
 def _title(chart: Chart, line: int) -> str:
@@ -133,13 +150,17 @@ def _chart(drawn: list[Curve], chart: Chart, identity: str) -> str:
             ],
             hoverinfo="text",
         )
+    guide = _square(drawn, chart)
+    if guide:
+        line = {"color": _OTHER, "width": 1}
+        figure.add_scatter(name=_SQUARE, x=guide[0], y=guide[1], mode="lines", line=line, hoverinfo="name")
     figure.update_layout(
         template="plotly_white",
         height=460,
         margin={"l": 10, "r": 10, "t": 20, "b": 40},
         xaxis={
             "title": chart.label,
-            "type": "linear" if chart.axis == "kernel" else "log",
+            "type": "log",
             "tickvals": sorted({x for curve in drawn for x in curve.x}),
         },
         yaxis={"title": "ms", "type": "log"},

@@ -94,7 +94,7 @@ def summary(result: KernelsResult) -> list[str]:
 def _sentence(result: KernelsResult, chart: Chart, line: int, isa: str, points: list[tuple[int, Point]]) -> str:
     by_name = {curve.name: curve for curve in line_curves(result, chart, line, isa)}
     grows = [
-        f"{name} as its power {p:.2f}"
+        f"{name} grows as its power {p:.2f}"
         for name in ("direct", BEST)
         if name in by_name and (p := exponent(by_name[name])) is not None
     ]

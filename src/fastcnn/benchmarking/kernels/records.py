@@ -71,9 +71,9 @@ class LayerCell:
 
     def missed(self) -> str:
         """What is not as good as it should be; empty if nothing."""
-        said = [self.failure] if self.failure else []
-        if self.result is not None:
-            said += [f"{e.engine}: {e.failure}" for e in self.result.engines if e.failure]
+        if self.result is None:
+            return self.failure or "nothing was timed"
+        said = [f"{e.engine}: {e.failure}" for e in self.result.engines if e.failure]
         for goal in self.goals:
             best = self.best(goal.peers)
             if best is None or best.ratio is None:
