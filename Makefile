@@ -70,11 +70,11 @@ bench-exact: $(STAMP)/build
 
 # Algorithms by kernel size, with the goals of large kernels, some hours; a stopped run goes on where it was.
 bench-kernels: $(STAMP)/build
-	mkdir -p benchmarks/results
-	$(PY) -m fastcnn bench --kernels --threads 2 --out benchmarks/results/kernels.json \
-	  --html benchmarks/results/kernels.html --png docs/concepts/crossover.png; code=$$?; \
-	if [ $$code -le 1 ]; then $(PY) -m fastcnn.reporting.kernels_tables benchmarks/results/kernels.json docs/concepts/crossover.md \
-	  || exit; fi; exit $$code
+	mkdir -p benchmarks/results build
+	$(PY) -m fastcnn bench --kernels --threads 2 --out benchmarks/results/kernels.json --html build/kernels.html \
+	  --png docs/concepts/crossover.png; code=$$?; \
+	if [ $$code -le 1 ]; then $(PY) -m fastcnn.benchmarking.kernels.markdown benchmarks/results/kernels.json \
+	  docs/concepts/crossover.md || exit; fi; exit $$code
 
 coverage: $(STAMP)/build
 	mkdir -p benchmarks/results
