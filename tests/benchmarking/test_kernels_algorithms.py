@@ -65,25 +65,80 @@ def test_ways_differ_and_share_the_algorithm() -> None:
             assert {c.attrs["m" if op.startswith("winograd") else "tile"] for c in candidates} == {int(size)}
 
 
+class Steps:
+    """Stands in for the clock between the steps: the layer's step takes 5 ms, each other one 1 ms."""
+
+    def __init__(self, index: int) -> None:
+        self.index, self.asked, self.late, self.slow = index, list[int](), False, list[int]()
+
+    def __call__(self, built: Any, inputs: Any, repeats: int) -> np.ndarray:
+        self.asked.append(repeats)
+        times = np.full((built.net.steps, repeats), 0.001)
+        times[self.index] = 0.005
+        if self.late:  # the reading thread was put aside: the step before has the layer's time too
+            times[self.index - 1] += times[self.index]
+            times[self.index] = 0.0
+        times[self.index, self.slow] *= 10
+        return times
+
+
 def test_only_the_layers_own_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = CompiledLayer.make(SMALL[3], make_target(FAST[0], 1))
     x, _ = given(SMALL[3])
-    asked = []
-
-    def fake(built: Any, inputs: Any, repeats: int) -> np.ndarray:
-        asked.append(repeats)
-        seconds = np.full(built.net.steps, 0.001)
-        seconds[compiled.index] = 0.005
-        return seconds
-
-    monkeypatch.setattr(module, "typical", fake)
-    assert compiled.seconds(x, budget_s=0.07) == 0.005
-    # The first call took 5 ms and 1 ms for each other step, and says how many fill the budget.
-    assert asked == [1, int(0.07 / (0.005 + 0.001 * (compiled.built.net.steps - 1)))]
-    assert compiled.built.net.steps > 1
+    clock = Steps(compiled.index)
+    monkeypatch.setattr(module, "profile", clock)
+    compiled.time_layout(x)
+    others = compiled.built.net.steps - 1
+    assert others >= 2
+    assert compiled.layout_s == pytest.approx(0.001 * others)
+    clock.asked.clear()
+    assert compiled.seconds(x, budget_s=0.075) == pytest.approx(0.005)
+    # The first call says how many fill the budget.
+    assert clock.asked == [1, int(0.075 / (0.005 + 0.001 * others))]
+    clock.late = True
+    assert compiled.seconds(x, budget_s=0.075) == pytest.approx(0.005)
+    clock.late = False
     compiled.seconds(x, budget_s=0.0)
     compiled.seconds(x, budget_s=1e9)
-    assert asked[3::2] == [3, 2000]
+    assert clock.asked[-3::2] == [3, 2000]
+
+
+def test_disturbed_calls_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledLayer.make(SMALL[3], make_target(FAST[0], 1))
+    x, _ = given(SMALL[3])
+    clock = Steps(compiled.index)
+    monkeypatch.setattr(module, "profile", clock)
+    clock.slow = [0]
+    assert compiled.seconds(x, budget_s=0.0) == pytest.approx(0.005 + 0.001 * (compiled.built.net.steps - 1))
+
+
+@pytest.mark.parametrize("taken", [0.0, -1e-6])
+def test_what_takes_no_time_was_not_measured(taken: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledLayer.make(SMALL[5], make_target(FAST[0], 1))
+    x, exact = given(SMALL[5])
+
+    def fake(self: CompiledLayer, x: Any, *, budget_s: float) -> float:
+        return taken if self.built.chosen[self.index].op == "fft" else 0.001
+
+    monkeypatch.setattr(CompiledLayer, "seconds", fake)
+    found = {record["algorithm"]: record for record in time_algorithms(compiled, x, exact, seconds=0.0)}
+    assert found["fft:8"]["failure"] == "not measurable: the machine was busy"
+    assert found["fft:8"]["ms"] is None
+    assert found["winograd:4"]["ms"] == 1.0
+
+
+def test_a_way_that_took_no_time_is_not_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledLayer.make(SMALL[5], make_target(FAST[0], 2))
+    x, exact = given(SMALL[5])
+    first = {name: ways[0].label for name, ways in compiled.ways().items() if len(ways) > 1}
+    assert first
+
+    def fake(self: CompiledLayer, x: Any, *, budget_s: float) -> float:
+        return -1e-6 if self.built.chosen[self.index].label in first.values() else 0.001
+
+    monkeypatch.setattr(CompiledLayer, "seconds", fake)
+    found = {record["algorithm"]: record for record in time_algorithms(compiled, x, exact, seconds=0.0)}
+    assert all(found[name]["way"] not in ("", label) for name, label in first.items())
 
 
 def test_the_fastest_way_is_kept_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +159,10 @@ def test_the_fastest_way_is_kept_and_checked(monkeypatch: pytest.MonkeyPatch) ->
     # The figure is that of the long block, not of the trial.
     assert [record["ms"] for record in found] == pytest.approx([2.0] * len(found))
     assert all(record["error"] <= TOLERANCE[record["algorithm"].split(":")[0]] for record in found)
+    # A later round keeps to the ways it is told.
+    told = {name: candidates[0].label for name, candidates in ways.items()}
+    again = time_algorithms(compiled, x, exact, seconds=1.0, chosen=told)
+    assert {record["algorithm"]: record["way"] for record in again} == told
     wrong = time_algorithms(compiled, x, exact + 0.5 * exact.max(), seconds=1.0)
     assert all(record["error"] > 0.3 for record in wrong)
 

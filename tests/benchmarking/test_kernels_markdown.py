@@ -36,6 +36,7 @@ def test_the_record_is_whole_and_meets_its_goals() -> None:
     if not RECORD.exists():
         assert not (PAGE.parent / "crossover.png").exists(), "a picture without its record"
         return
+    assert (PAGE.parent / "crossover.png").read_bytes().startswith(b"\x89PNG")
     found = KernelsResult.loads(RECORD.read_text(encoding="utf-8"))
     assert len(found.cells) == 12
     assert len(found.points) == 54 * len(found.isas)
@@ -84,6 +85,7 @@ def test_tables_hold_figures_goals_and_provenance() -> None:
     assert "A Processor (avx512); 2 threads; 3 rounds of 1.5 s; fastcnn 1; torch 1" in found["peers"]
     assert "commit c0ffee." in found["peers"]
     assert "commit 0123456789-dirty." in found["by-kernel"]
+    assert found["by-kernel"].endswith("(crossover.png)")
     # 0.01 k^2 against 0.5, each with a second round a tenth slower.
     assert f"| 31 | {_middle(31):.3f} | 0.525 | `fft:32` | 19.2 |" in found["by-kernel"]
     assert f"| 7 | {_middle(7):.3f} | {_middle(7):.3f} | `direct` | 1.0 |" in found["by-kernel"]

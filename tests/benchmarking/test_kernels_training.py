@@ -103,17 +103,18 @@ class Clock:
         ms = {"fastcnn": 2.0, "torch contiguous": 10.0}.get(task.engine, 8.0 if "last" in task.variant else 10.0)
         if task.outputs:
             np.savez(task.outputs, **by_loops(LAYER, *np.load(Path(task.folder) / INPUTS)))  # type: ignore[arg-type]
-        return {"version": "1", "calls": 5, "median_ms": ms * number}
+        return {"version": "1", "calls": 5, "median_ms": ms * number, "preempted_per_s": 50.0 * number}
 
 
-def measure(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
+def measure(clock: Clock, monkeypatch: pytest.MonkeyPatch, lines: list[str] | None = None) -> Any:
     monkeypatch.setattr(training, "run_task_apart", clock)
-    return time_training(LAYER, threads=1, rounds=3, seconds=0.1, warmup_s=0.1, say=lambda line: None)
+    said = [] if lines is None else lines
+    return time_training(LAYER, threads=1, rounds=3, seconds=0.1, warmup_s=0.1, say=said.append)
 
 
 def test_engines_take_turns_and_the_faster_format_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    found = measure(clock, monkeypatch)
+    clock, lines = Clock(), list[str]()
+    found = measure(clock, monkeypatch, lines)
     assert clock.turns == [("fastcnn", "contiguous"), ("torch", "contiguous"), ("torch", "channels_last")] * 3
     ours, torch_result = found.engines
     assert (ours.engine, ours.block_ms, ours.ratio, ours.calls) == ("fastcnn", (2.0, 4.0, 6.0), None, 15)
@@ -122,6 +123,8 @@ def test_engines_take_turns_and_the_faster_format_counts(monkeypatch: pytest.Mon
         (8.0, 16.0, 24.0),
         0.25,
     )
+    assert (ours.preempted_per_s, torch_result.preempted_per_s) == (150.0, 150.0)
+    assert "k5-c4-m6-b2: torch was interrupted 150 times a second: the machine was busy" in lines
     assert ours.error < 1e-12
     assert torch_result.error < 1e-12
 

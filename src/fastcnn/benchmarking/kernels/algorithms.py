@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,16 @@ from fastcnn.engine.plan.lowering import lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.plan.tiles import WINOGRAD_TILES, form_of
-from fastcnn.engine.plan.tune import algorithm, exact_choice, run_once, typical
+from fastcnn.engine.plan.tune import algorithm, exact_choice, profile, run_once
 
 F32 = npt.NDArray[np.float32]
 
 MOST_SPECTRA_BYTES = 1 << 30
 """Transformed weights beyond this are not made: they would be read from memory for every block of tiles."""
 _LEAST_REPEATS, _MOST_REPEATS = 3, 2000
+_LAYOUT_REPEATS = 30
+_DISTURBED = 1.2
+"""Runs that take longer than this times the fastest one say more about the machine's other work."""
 _TRIAL_SHARE = 0.15
 """Of a timed block's length, for choosing among the ways to share an algorithm out."""
 
@@ -43,12 +46,15 @@ class CompiledLayer:
         Holds the convolution's step and those that bring its maps into blocks of channels and back.
     index : int
         Of the convolution's step.
+    layout_s : float
+        Seconds of the other steps, 0 until :meth:`time_layout`.
     """
 
     layer: Layer
     target: Target
     built: Built
     index: int
+    layout_s: float = 0.0
 
     @classmethod
     def make(cls, layer: Layer, target: Target) -> CompiledLayer:
@@ -77,14 +83,24 @@ class CompiledLayer:
         (y,) = run_once(self.built, [x])
         return np.asarray(y, np.float32)
 
+    def time_layout(self, x: F32) -> None:
+        """Measure what the other steps take, which is the same for every candidate."""
+        profile(self.built, [x], 1)
+        times = profile(self.built, [x], _LAYOUT_REPEATS)
+        others = times.sum(axis=0) - times[self.index]
+        self.layout_s = float(np.median(others))
+
     def seconds(self, x: F32, *, budget_s: float) -> float:
         """Median seconds of the layer's step over the calls of about ``budget_s`` that nothing disturbed.
 
-        One unmeasured call comes first.
+        It is the time of all steps less that of the others. The clock between two steps alone would not do: it is read
+        by one thread, and where that one has no share of the work, or was put aside, the step before it looks long and
+        this one short. One unmeasured call comes first. The result is not positive where the machine is too busy.
         """
-        first = float(np.sum(typical(self.built, [x], 1)))
+        first = float(profile(self.built, [x], 1).sum())
         repeats = int(np.clip(budget_s / max(first, 1e-7), _LEAST_REPEATS, _MOST_REPEATS))
-        return float(typical(self.built, [x], repeats)[self.index])
+        total = profile(self.built, [x], repeats).sum(axis=0)
+        return float(np.median(total[total <= _DISTURBED * total.min()])) - self.layout_s
 
     def ways(self) -> dict[str, list[Candidate]]:
         """Every algorithm that can run the layer here, each with the ways to share it out between threads and blocks.
@@ -101,7 +117,12 @@ class CompiledLayer:
 
 
 def time_algorithms(
-    compiled: CompiledLayer, x: F32, exact: npt.NDArray[np.float64], *, seconds: float
+    compiled: CompiledLayer,
+    x: F32,
+    exact: npt.NDArray[np.float64],
+    *,
+    seconds: float,
+    chosen: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Time every algorithm on one layer, each in its fastest way, and check what it computes.
 
@@ -113,12 +134,15 @@ def time_algorithms(
         The layer's output for ``x``.
     seconds : float
         Length of an algorithm's timed block.
+    chosen : mapping of str to str, optional
+        Algorithm to the label of its way, as an earlier round found it; the fastest is looked for where there is none.
 
     Returns
     -------
     list of dict
         ``algorithm``, ``way``, ``ms``, ``error`` and ``failure``, JSON-able, direct first.
     """
+    compiled.time_layout(x)
     found = []
     for name, ways in compiled.ways().items():
         record: dict[str, Any] = {"algorithm": name, "way": "", "ms": None, "error": None, "failure": ""}
@@ -126,18 +150,29 @@ def time_algorithms(
         record["failure"] = _too_large(compiled.layer, ways[0])
         if record["failure"]:
             continue
-        trials = []
-        for way in ways:
-            compiled.put(way)
-            trials.append(compiled.seconds(x, budget_s=_TRIAL_SHARE * seconds))
-        best = ways[int(np.argmin(trials))]
+        best = next((way for way in ways if way.label == (chosen or {}).get(name)), None)
+        if best is None:
+            best = _fastest(compiled, x, ways, budget_s=_TRIAL_SHARE * seconds)
         compiled.put(best)
         error = relative_error(compiled.run(x), exact)
         if not math.isfinite(error):
             record["failure"] = "outputs are not finite"
             continue
-        record |= {"way": best.label, "error": error, "ms": 1e3 * compiled.seconds(x, budget_s=seconds)}
+        taken = compiled.seconds(x, budget_s=seconds)
+        if taken <= 0:
+            record["failure"] = "not measurable: the machine was busy"
+            continue
+        record |= {"way": best.label, "error": error, "ms": 1e3 * taken}
     return found
+
+
+def _fastest(compiled: CompiledLayer, x: F32, ways: list[Candidate], *, budget_s: float) -> Candidate:
+    trials = []
+    for way in ways:
+        compiled.put(way)
+        taken = compiled.seconds(x, budget_s=budget_s)
+        trials.append(taken if taken > 0 else math.inf)
+    return ways[int(np.argmin(trials))]
 
 
 def _too_large(layer: Layer, way: Candidate) -> str:

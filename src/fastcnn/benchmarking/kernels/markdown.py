@@ -18,6 +18,7 @@ from fastcnn.benchmarking.kernels.records import KernelsResult, LayerCell, Point
 
 END = "<!-- /table -->"
 _COMMIT_DIGITS = 10
+_PICTURE = "Time along kernel size, channels, map and batch: direct, and the best of our algorithms"
 _ROWS_OF = {"layers": "inference", "training": "training step"}
 
 
@@ -33,7 +34,7 @@ def tables(result: KernelsResult) -> dict[str, str]:
         raise ValueError("a page needs the rows layers and by-kernel: measure them first")
     return {
         "peers": f"{_peers(result)}\n\n{_caption(result, result.cells)}",
-        "by-kernel": f"{_by_kernel(result)}\n\n{_caption(result, result.points)}",
+        "by-kernel": f"{_by_kernel(result)}\n\n{_caption(result, result.points)}\n\n![{_PICTURE}](crossover.png)",
         "along": _along(result),
     }
 

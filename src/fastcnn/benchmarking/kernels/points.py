@@ -17,6 +17,7 @@ from fastcnn.benchmarking.kernels.process import run_task_apart
 from fastcnn.benchmarking.kernels.records import AlgorithmTime
 from fastcnn.benchmarking.kernels.worker import Task
 from fastcnn.benchmarking.process import EngineFailedError
+from fastcnn.benchmarking.results import BUSY_PER_S
 from fastcnn.benchmarking.settle import random_pictures
 
 POINT_SHARE = 0.1
@@ -35,14 +36,15 @@ def time_point(
 ) -> tuple[AlgorithmTime, ...]:
     """Time every algorithm on one layer.
 
-    Each round is a fresh process, capped to ``isa``, in which the algorithms run one after the other.
+    Each round is a fresh process, capped to ``isa``, in which the algorithms run one after the other. The first one
+    finds the fastest way to share each of them out; the others keep to it.
 
     Raises
     ------
     EngineFailedError
         (a RuntimeError) If the process fails, or runs another instruction set.
     """
-    answers = []
+    answers: list[list[dict[str, Any]]] = []
     with tempfile.TemporaryDirectory(prefix="fastcnn-point-") as name:
         folder = Path(name)
         (x,) = random_pictures(1, layer.shape, seed=7)
@@ -50,15 +52,23 @@ def time_point(
         np.save(folder / EXACT, _exact(layer, x))
         for number in range(rounds):
             say(f"{isa}, {layer.name}: round {number + 1} of {rounds}")
+            chosen = {a["algorithm"]: a["way"] for a in answers[0]} if answers else {}
             task = Task(
-                kind="algorithms", layer=layer.to_json(), folder=name, threads=threads,
+                kind="algorithms", layer=layer.to_json(), folder=name, threads=threads, chosen=chosen,
                 warmup_s=POINT_SHARE * warmup_s, seconds=POINT_SHARE * seconds, result=str(folder / "answer.json"),
             )  # fmt: skip
             answer = run_task_apart(task, isa=isa)
             if answer["isa"] != isa:
                 raise EngineFailedError(f"the process ran {answer['isa']}, not {isa}")
+            if answer["preempted_per_s"] > BUSY_PER_S:
+                say(busy(layer, isa, answer["preempted_per_s"]))
             answers.append(answer["algorithms"])
     return join(answers)
+
+
+def busy(layer: Layer, who: str, preempted_per_s: float) -> str:
+    """A sentence on a process that had to share its cores: its times are not to be trusted."""
+    return f"{layer.name}: {who} was interrupted {preempted_per_s:.0f} times a second: the machine was busy"
 
 
 def join(rounds: Sequence[Sequence[dict[str, Any]]]) -> tuple[AlgorithmTime, ...]:

@@ -121,10 +121,10 @@ class AlgorithmTime:
     algorithm : str
         Such as ``direct``, ``winograd:6``, ``fft:16`` or ``amx_bf16x3``.
     block_ms : tuple of float
-        Of each round, in milliseconds: median over the calls of the convolution's step alone, threads and blocks
-        shared out in the fastest way.
+        Of each round, in milliseconds: median over the calls of the convolution's step alone, shared out between
+        threads and blocks in the fastest way.
     way : str
-        That way in the last round.
+        That way, found in the first round.
     error : float or None
         Against float64, worst picture.
     failure : str

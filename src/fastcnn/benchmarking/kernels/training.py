@@ -14,10 +14,11 @@ import numpy.typing as npt
 from fastcnn.benchmarking.error import relative_error
 from fastcnn.benchmarking.files import INPUTS
 from fastcnn.benchmarking.kernels.layer import Layer
+from fastcnn.benchmarking.kernels.points import busy
 from fastcnn.benchmarking.kernels.process import run_task_apart
 from fastcnn.benchmarking.kernels.worker import Task
 from fastcnn.benchmarking.process import EngineFailedError
-from fastcnn.benchmarking.results import EngineResult, NetResult
+from fastcnn.benchmarking.results import BUSY_PER_S, EngineResult, NetResult
 from fastcnn.benchmarking.worker import time_block
 
 if TYPE_CHECKING:
@@ -70,11 +71,20 @@ def time_training(
                     failures[turn] = str(error)
                     continue
                 blocks[turn].append(float(answer["median_ms"]))
-                facts[turn] = {**answer, "calls": answer["calls"] + facts.get(turn, {"calls": 0})["calls"]}
+                known = facts.get(turn, {"calls": 0, "preempted_per_s": 0.0})
+                facts[turn] = {
+                    "version": answer["version"],
+                    "calls": known["calls"] + answer["calls"],
+                    "preempted_per_s": max(known["preempted_per_s"], answer["preempted_per_s"]),
+                }
                 if outputs:
                     with np.load(outputs, allow_pickle=False) as found:
                         errors[turn] = worst_error({part: found[part] for part in _PARTS}, exact)
-    return NetResult(net=layer.name, shape=layer.shape, engines=_results(blocks, facts, errors, failures))
+    results = _results(blocks, facts, errors, failures)
+    for result in results:
+        if result.preempted_per_s > BUSY_PER_S:
+            say(busy(layer, result.engine, result.preempted_per_s))
+    return NetResult(net=layer.name, shape=layer.shape, engines=results)
 
 
 def _results(
@@ -98,6 +108,7 @@ def _results(
             EngineResult(
                 engine=engine, variant=best[1], version=facts[best]["version"], block_ms=tuple(blocks[best]),
                 error=errors[best], ratio=ratio, calls=facts[best]["calls"],
+                preempted_per_s=facts[best]["preempted_per_s"],
             )
         )  # fmt: skip
     return tuple(results)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ class Task:
         For ``training``.
     outputs : str
         For ``training``: where to save what a step computes (.npz), if not empty.
+    chosen : dict
+        For ``algorithms``: algorithm to the label of the way it is shared out, as found by an earlier round.
     """
 
     kind: Literal["training", "algorithms"]
@@ -51,6 +54,7 @@ class Task:
     engine: str = "fastcnn"
     variant: str = "default"
     outputs: str = ""
+    chosen: dict[str, str] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """As JSON."""
@@ -74,11 +78,11 @@ def run_task(task: Task) -> dict[str, Any]:
             seconds=task.seconds, outputs=task.outputs,
         )  # fmt: skip
     if task.kind == "algorithms":
-        return _algorithms(layer, folder, threads=task.threads, warmup_s=task.warmup_s, seconds=task.seconds)
+        return _algorithms(layer, folder, task)
     raise ValueError(f"kind={task.kind!r} is unknown: choose 'training' or 'algorithms'")
 
 
-def _algorithms(layer: Layer, folder: Path, *, threads: int, warmup_s: float, seconds: float) -> dict[str, Any]:
+def _algorithms(layer: Layer, folder: Path, task: Task) -> dict[str, Any]:
     from fastcnn import _native
     from fastcnn.benchmarking.kernels.algorithms import CompiledLayer, time_algorithms
     from fastcnn.engine.plan.candidates import make_target
@@ -86,12 +90,13 @@ def _algorithms(layer: Layer, folder: Path, *, threads: int, warmup_s: float, se
     isa = str(_native.host()["isa_active"])
     x = np.load(folder / INPUTS, allow_pickle=False)
     exact = np.load(folder / EXACT, allow_pickle=False)
-    compiled = CompiledLayer.make(layer, make_target(isa, threads))
+    compiled = CompiledLayer.make(layer, make_target(isa, task.threads))
     # A core that was idle takes a while to come up to speed.
-    end = time.perf_counter() + warmup_s
+    end = time.perf_counter() + task.warmup_s
     while time.perf_counter() < end:
         compiled.run(x)
-    return {"isa": isa, "algorithms": time_algorithms(compiled, x, exact, seconds=seconds)}
+    found = time_algorithms(compiled, x, exact, seconds=task.seconds, chosen=task.chosen)
+    return {"isa": isa, "algorithms": found}
 
 
 def main(arguments: list[str]) -> int:
@@ -105,7 +110,11 @@ def main(arguments: list[str]) -> int:
         print(f"error: task file {arguments[0]} cannot be read: {error}", file=sys.stderr)
         return 2
     try:
+        start = time.perf_counter()
         answer = run_task(task)
+        taken = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        # How often a second the system took a core from a thread of this process that still wanted it.
+        answer["preempted_per_s"] = taken / (time.perf_counter() - start)
     except Exception as error:
         # The parent shows the last line; the traceback above it helps whoever debugs a kernel.
         if os.environ.get("FASTCNN_TRACEBACK") == "1":
