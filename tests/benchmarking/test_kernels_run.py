@@ -207,11 +207,15 @@ def test_a_goal_that_is_missed_gives_exit_code_one(
 
 
 def test_a_point_that_fails_gives_exit_code_one(
-    use: Callable[[Machine], None], capsys: pytest.CaptureFixture[str]
+    use: Callable[[Machine], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(Machine(fails="k9-c64-m56-b1"))
-    assert run_cli(["bench", "--kernels", "--rows", "by-kernel"]) == GOAL_MISSED
+    words = ["bench", "--kernels", "--rows", "by-kernel", "--out", str(tmp_path / "k.json")]
+    assert run_cli(words) == GOAL_MISSED
     assert "avx2, k9-c64-m56-b1: avx2: it died" in capsys.readouterr().err
+    # What was not chosen is not judged, even where it is shown.
+    assert run_cli([*words, "--only", "k3-c64-m56-b1"]) == DONE
+    assert "failed: avx2: it died" in capsys.readouterr().out
 
 
 @pytest.mark.slow
