@@ -73,7 +73,7 @@ def kernels_png(result: KernelsResult) -> bytes:
         for column, line in enumerate(chart.lines):
             panel = figure.add_subplot(grid[row, :] if wide else grid[row, column])
             _draw_panel(panel, result, chart, line)
-    figure.suptitle(f"One convolution, ms: direct and the best of the other algorithms. {result.host['cpu']}")
+    figure.suptitle(f"One convolution, ms: direct and the best algorithm. {result.host['cpu']}")
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
