@@ -33,6 +33,7 @@ def errors(layer: nn.Conv2d, x: Tensor) -> list[float]:
     ]
 
 
+@pytest.mark.usefixtures("served_by")
 @pytest.mark.parametrize("tile", ["auto", "full", 8, 16, 32, 64])
 @pytest.mark.parametrize("kernel", [3, 5, 8])
 @pytest.mark.parametrize("channels", [16, 128])
@@ -42,6 +43,7 @@ def test_fft_float32_error(tile: Any, kernel: int, channels: int) -> None:
     assert max(errors(layer, torch.randn(2, channels, 21, 18))) <= FFT_ERROR
 
 
+@pytest.mark.usefixtures("served_by")
 @pytest.mark.parametrize(
     ("m", "kernel"), [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (5, 2), (None, 3), (None, 5)]
 )
@@ -55,6 +57,7 @@ def test_winograd_float32_error_is_that_of_its_tile(m: int | None, kernel: int, 
         assert max(errors(layer, x)) <= WINOGRAD_ERROR[tile]
 
 
+@pytest.mark.usefixtures("served_by")
 def test_winograd_error_grows_with_the_tile() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 64, 24, 24)
@@ -77,6 +80,7 @@ def test_f23_is_exact_on_integers() -> None:
     assert torch.equal(layer(x), layer.to_dense()(x))
 
 
+@pytest.mark.usefixtures("served_by")
 def test_a_spike_drowns_small_outputs_of_a_whole_map_but_of_one_tile_only() -> None:
     """Errors are relative to the largest value in the transform; direct convolution knows no such thing."""
     torch.manual_seed(0)
@@ -107,6 +111,7 @@ def spoiled(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return mask
 
 
+@pytest.mark.usefixtures("served_by")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_bad_pixel_spoils_its_tile_or_its_map(value: float) -> None:
     """Direct convolution spoils 3 x 3 outputs, tiles of 8 with m = 6 those of each tile that reads the pixel."""

@@ -1,15 +1,12 @@
 """The three passes by native kernels: float32 on the CPU, FFT tiles of 8 to 64 points and the Winograd forms there are.
 
-Stride and dilation are taken apart as in :mod:`geometry`, with one tile over the whole map; what remains is a plain
-correlation, which native code cuts into its own tiles. Halves are computed in float32.
+Stride and dilation are taken apart first (:mod:`native_forms`), in torch; halves are computed in float32.
 """
 
 from __future__ import annotations
 
 import atexit
-import math
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -18,54 +15,41 @@ from torch import Tensor
 from fastcnn import _native
 from fastcnn.methods.transforms.convolution import scratch
 from fastcnn.methods.transforms.convolution.counter import count
-from fastcnn.methods.transforms.convolution.geometry import Axis, Geometry
-from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, ConvSettings, winograd_step
-from fastcnn.methods.transforms.convolution.torch_passes import empty_like_format
+from fastcnn.methods.transforms.convolution.geometry import Geometry
+from fastcnn.methods.transforms.convolution.native_footprint import NativeFootprint
+from fastcnn.methods.transforms.convolution.native_forms import Correlation, lower
+from fastcnn.methods.transforms.convolution.plain import empty, like, plain
+from fastcnn.methods.transforms.convolution.settings import ConvSettings
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-PRODUCTS_PER_S, VECTORS_PER_S, BYTES_PER_S = 60e9, 1.2e9, 12e9
-"""Of one core, about, on which the choice of an FFT's tile rests: multiply-adds, vector operations, spectra."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correlation:
-    """A plain correlation and the form that carries it out; hashable, so that its native object is made once."""
-
-    form: tuple[str, int]
-    images: int
-    groups: int
-    channels: int
-    filters: int
-    size: tuple[int, int]
-    out: tuple[int, int]
-    kernel: tuple[int, int]
-    padding: tuple[int, int]
-
 
 class NativePasses:
-    """See :class:`passes.Passes`."""
+    """See :class:`passes.Passes`; made by :meth:`of`."""
 
-    def __init__(self, correlation: Correlation, lowered: Geometry | None, out: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, correlation: Correlation, geometry: Geometry | None, x: Tensor, weight: Tensor, cap: int
+    ) -> None:
         self._correlation = correlation
-        self._lowered = lowered
-        self._out = out
+        self._geometry = geometry
+        self._memory = cap
         self._native = _native_object(correlation, torch.get_num_threads())
-        self._memory = 0
+        self._footprint = NativeFootprint.of(self._native, correlation, geometry, x, weight)
 
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, settings: ConvSettings) -> NativePasses | None:
-        """Passes for a call, or None where native code does not serve it (dtype, device, form, or too small a cap)."""
+        """Passes for a call, or None where native code does not serve it: dtype, device, form, too small a cap.
+
+        Under a cap the best form that keeps it is taken.
+        """
         if x.dtype not in DTYPES or x.device.type != "cpu" or weight.device.type != "cpu" or not x.numel():
             return None
-        found = _correlation(tuple(x.shape), tuple(weight.shape), settings)
-        if found is None:
-            return None
-        passes = cls(*found)
-        passes._memory = settings.memory
-        if settings.memory and max(passes._forward_bytes(keep=False), passes._backward_bytes(1)) > settings.memory:
-            return None
-        return passes
+        lowered = lower(tuple(x.shape), tuple(weight.shape), settings)
+        for correlation in lowered.choices:
+            passes = cls(correlation, lowered.geometry, x, weight, settings.memory)
+            if passes._keeps_cap(kept=False):
+                return passes
+        return None
 
     def forward(
         self,
@@ -78,84 +62,105 @@ class NativePasses:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See :meth:`passes.Passes.forward`; kept are the spectra of x for the weight and of the weight for x."""
         c, native = self._correlation, self._native
-        spectrum = self._spectrum(weight) if kernel is None else kernel
-        keep = (for_input or for_weight) and self._may_keep()
-        kept_x = _floats(c.images * native.input_floats) if keep and for_weight else None
-        y = torch.empty((c.images, c.groups * c.filters, *c.out))
-        own = scratch.take(native.forward_scratch)
-        count("input", self._tiles * c.groups * c.channels)
-        count("output", self._tiles * c.groups * c.filters)
-        native.forward(
-            self._lower(x).numpy(),
-            spectrum.numpy(),
-            y.numpy(),
-            None if kept_x is None else kept_x.numpy(),
-            own,
+        keep = (for_input or for_weight) and self._keeps_cap(kept=True)
+        own, kept_x, spectrum = self._take(
+            self._footprint.forward_bytes(keep=keep),
+            native.forward_scratch,
+            c.images * native.input_floats if keep and for_weight else 0,
+            native.filter_floats if kernel is None else 0,
         )
+        if kernel is None:
+            kernel = self._transform(weight, spectrum)
+        y = empty(c.output_shape)
+        inputs = self._lower_input(x)
+        count("input", c.tiles * c.groups * c.channels)
+        count("output", c.tiles * c.groups * c.filters)
+        native.forward(
+            inputs.numpy(),
+            kernel.numpy(),
+            y.numpy(),
+            kept_x.numpy() if keep and for_weight else None,
+            own.numpy(),
+        )
+        del inputs, own
         kept: tuple[Tensor, ...] = ()
         if keep:
-            nothing = torch.empty(0)
-            kept = (nothing if kept_x is None else kept_x, spectrum if for_input else nothing)
+            kept = (kept_x, kernel if for_input else empty((0,)))
             count("kept_bytes", sum(part.numel() * part.element_size() for part in kept))
-        return self._raise_output(y, x), kept
+        if self._geometry is not None:
+            y = self._geometry.raise_output(y[:, :, None, None])
+        return like(y, x), kept
 
     def backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, kept: tuple[Tensor, ...], *, need_input: bool, need_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """See :meth:`passes.Passes.backward`."""
-        c, native = self._correlation, self._native
-        kept_x, spectrum = (part if part.numel() else None for part in kept) if kept else (None, None)
-        if need_input and spectrum is None:
-            spectrum = self._spectrum(weight)
-        images = self._images_at_once(kept_x is not None)
-        inputs = self._lower(x)
-        grad_x = torch.empty(inputs.shape) if need_input else None
-        grad_w = torch.empty((c.groups * c.filters, c.channels, *c.kernel)) if need_weight else None
-        own = scratch.take(native.backward_scratch(images, kept_x is not None, need_input, need_weight))
-        count("gradient", self._tiles * c.groups * c.filters)
-        count("input_adjoint", self._tiles * c.groups * c.channels if need_input else 0)
-        count("input", 0 if kept_x is not None or not need_weight else self._tiles * c.groups * c.channels)
+        c, native, size = self._correlation, self._native, self._footprint
+        kept_x, kernel = (part if part.numel() else None for part in kept) if kept else (None, None)
+        images = self._images_at_once(kept=kept_x is not None)
+        own, spectrum = self._take(
+            size.backward_bytes(images, kept=kept_x is not None),
+            native.backward_scratch(images, kept_x is not None, need_input, need_weight),
+            native.filter_floats if need_input and kernel is None else 0,
+        )
+        if need_input and kernel is None:
+            kernel = self._transform(weight, spectrum)
+        grads = self._lower_output(grad)
+        inputs = self._lower_input(x) if need_weight and kept_x is None else None
+        grad_x = empty(c.input_shape) if need_input else None
+        grad_w = empty(c.weight_shape) if need_weight else None
+        count("gradient", c.tiles * c.groups * c.filters)
+        count("input_adjoint", c.tiles * c.groups * c.channels if need_input else 0)
+        count("input", 0 if inputs is None else c.tiles * c.groups * c.channels)
         count("kernel_adjoint", c.groups * c.filters * c.channels if need_weight else 0)
+        if inputs is None:  # not read, but native code asks for an array of that size
+            inputs = x.detach() if not size.copies_x else empty(c.input_shape) if grad_x is None else grad_x
         native.backward(
-            self._lower_output(grad).numpy(),
+            grads.numpy(),
             inputs.numpy(),
             None if kept_x is None else kept_x.numpy(),
-            None if spectrum is None else spectrum.numpy(),
+            None if kernel is None else kernel.numpy(),
             None if grad_x is None else grad_x.numpy(),
             None if grad_w is None else grad_w.numpy(),
             images,
-            own,
+            own.numpy(),
         )
-        return (
-            None if grad_x is None else self._raise_input(grad_x, x),
-            None if grad_w is None else self._raise_weight(grad_w).to(weight.dtype),
-        )
+        del grads, inputs, own
+        if grad_x is not None:
+            grad_x = like(grad_x if self._geometry is None else self._geometry.raise_input(grad_x), x)
+        if grad_w is not None:
+            plain_w = grad_w if self._geometry is None else self._geometry.raise_weight(grad_w)
+            same = plain_w.dtype == weight.dtype and plain_w.is_contiguous()
+            grad_w = plain_w if same else weight.new_empty(weight.shape).copy_(plain_w)
+        return grad_x, grad_w
 
     @property
     def kernel_key(self) -> Hashable:
         """See :meth:`passes.Passes.kernel_key`."""
         c = self._correlation
-        return "native", c.form, c.groups, c.kernel
+        return "native", c.form, c.groups, c.weight_shape
 
     def kernel_spectrum(self, weight: Tensor) -> Tensor | None:
         """See :meth:`passes.Passes.kernel_spectrum`."""
-        return self._spectrum(weight)
+        (spectrum,) = self._take(self._footprint.forward_bytes(keep=False), self._native.filter_floats)
+        return self._transform(weight, spectrum)
 
-    @property
-    def _tiles(self) -> int:
-        c = self._correlation
-        return c.images * math.prod(_tiles_along(c.form, c.out[i], c.kernel[i]) for i in (0, 1))
+    def _take(self, pass_bytes: int, *sizes: int) -> list[Tensor]:
+        """Buffers of those sizes in floats; under a cap nothing stays idle beyond what the pass leaves of it."""
+        idle = max(self._memory - pass_bytes, 0) if self._memory else None
+        arrays = scratch.take([size for size in sizes if size], most_idle=idle)
+        found = iter([torch.from_numpy(array)[:size] for array, size in zip(arrays, filter(None, sizes), strict=True)])
+        return [next(found) if size else empty((0,)) for size in sizes]
 
-    def _spectrum(self, weight: Tensor) -> Tensor:
+    def _transform(self, weight: Tensor, spectrum: Tensor) -> Tensor:
+        """Fill ``spectrum`` with the spectra of the filters."""
         c = self._correlation
-        w = weight.detach().float()
-        if self._lowered is not None:
-            w = self._lowered.lower_weight(w)
-        spectrum = _floats(self._native.filter_floats)
+        w = weight.detach() if self._geometry is None else self._geometry.lower_weight(weight.detach())
         count("kernel", c.groups * c.filters * c.channels)
-        self._native.filters(w.contiguous().numpy(), spectrum.numpy())
+        self._native.filters(plain(w).numpy(), spectrum.numpy())
         return spectrum
 
+<<<<<<< HEAD
     def _forward_bytes(self, *, keep: bool) -> int:
         kept = self._correlation.images * self._native.input_floats if keep else 0
         return 4 * int(kept + self._native.filter_floats + self._native.forward_scratch)
@@ -184,24 +189,26 @@ class NativePasses:
 
     def _raise_weight(self, grad: Tensor) -> Tensor:
         return grad if self._lowered is None else self._lowered.raise_weight(grad)
+=======
+    def _lower_input(self, x: Tensor) -> Tensor:
+        return plain(x if self._geometry is None else self._geometry.lower_input(x.detach()))
+>>>>>>> d2e7bcf (transforms: native passes keep the memory cap, idle buffers of the pool counted)
 
     def _lower_output(self, grad: Tensor) -> Tensor:
-        plain = grad.detach().float()
-        return (plain if self._lowered is None else self._lowered.lower_output(plain)[:, :, 0, 0]).contiguous()
+        return plain(grad if self._geometry is None else self._geometry.lower_output(grad.detach())[:, :, 0, 0])
 
-    def _raise_output(self, y: Tensor, like: Tensor) -> Tensor:
-        return _as(y if self._lowered is None else self._lowered.raise_output(y[:, :, None, None]), like)
+    def _keeps_cap(self, *, kept: bool) -> bool:
+        """Whether both passes keep the cap, with kept spectra or without, one image at a time if need be."""
+        size = self._footprint
+        return not self._memory or (
+            max(size.forward_bytes(keep=kept), size.backward_bytes(1, kept=kept)) <= self._memory
+        )
 
-
-def _as(value: Tensor, like: Tensor) -> Tensor:
-    """Dtype and memory format of ``like``."""
-    if value.dtype == like.dtype and value.is_contiguous() and like.is_contiguous():
-        return value
-    return empty_like_format(tuple(value.shape), like).copy_(value)
-
-
-def _floats(number: int) -> Tensor:
-    return torch.from_numpy(scratch.take(int(number)))[: int(number)]
+    def _images_at_once(self, *, kept: bool) -> int:
+        images = self._correlation.images
+        while self._memory and images > 1 and self._footprint.backward_bytes(images, kept=kept) > self._memory:
+            images = -(-images // 2)
+        return images
 
 
 @lru_cache(maxsize=256)
@@ -213,74 +220,3 @@ def _native_object(c: Correlation, threads: int) -> _native.TilePasses:
 
 
 atexit.register(_native_object.cache_clear)  # before the interpreter takes the native module apart
-
-
-@lru_cache(maxsize=4096)
-def _correlation(
-    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], settings: ConvSettings
-) -> tuple[Correlation, Geometry | None, tuple[int, int, int, int]] | None:
-    """Reduce a call; None where there is no native form for it."""
-    axes = []
-    for i in (0, 1):
-        if settings.stride[i] > 1 and settings.dilation[i] > 1:
-            return None
-        axis = Axis(
-            size=x_shape[2 + i], kernel=weight_shape[2 + i], stride=settings.stride[i], padding=settings.padding[i],
-            dilation=settings.dilation[i], tile=weight_shape[2 + i],
-        )  # fmt: skip
-        if axis.out < 1:
-            return None
-        axes.append(replace(axis, tile=axis.needed + axis.taps - 1))
-    whole = Geometry(
-        batch=x_shape[0], channels=x_shape[1], filters=weight_shape[0], groups=settings.groups, rows=axes[0],
-        columns=axes[1],
-    )  # fmt: skip
-    plain = whole.fold == whole.phases == 1
-    shape = Correlation(
-        form=("", 0),
-        images=whole.batch * whole.phases,
-        groups=whole.groups,
-        channels=whole.channels * whole.fold // whole.groups,
-        filters=whole.filters // whole.groups,
-        size=(x_shape[2], x_shape[3]) if plain else (axes[0].span, axes[1].span),
-        out=(axes[0].needed, axes[1].needed),
-        kernel=(axes[0].taps, axes[1].taps),
-        padding=settings.padding if plain else (0, 0),
-    )
-    form = _winograd_form(shape, settings.size) if settings.algorithm == "winograd" else _fft_form(shape, settings.size)
-    return None if form is None else (replace(shape, form=form), None if plain else whole, whole.out_shape)
-
-
-def _winograd_form(c: Correlation, size: int) -> tuple[str, int] | None:
-    taps = max(c.kernel)
-    m = winograd_step(taps) if size == AUTO else size
-    known = {(int(form[0]), tuple(form[1:])) for form in _native.winograd_forms(str(_native.host()["isa_active"]))}
-    return ("winograd", m) if taps > 1 and (m, c.kernel) in known else None
-
-
-def _fft_form(c: Correlation, size: int) -> tuple[str, int] | None:
-    sizes = [int(one) for one in _native.fft_sizes(str(_native.host()["isa_active"]))]
-    if size == FULL:
-        least = max(c.out[i] + c.kernel[i] - 1 for i in (0, 1))
-        return next((("fft", one) for one in sizes if one >= least), None)
-    fitting = [one for one in sizes if one >= max(c.kernel) and size in (AUTO, one)]
-    return ("fft", min(fitting, key=lambda one: _seconds(c, one))) if fitting else None
-
-
-def _tiles_along(form: tuple[str, int], out: int, kernel: int) -> int:
-    op, size = form
-    if op == "winograd":
-        return -(-out // (size if kernel > 1 else 1))
-    return -(-out // (size - kernel + 1))
-
-
-def _seconds(c: Correlation, tile: int) -> float:
-    """Time of the three passes by FFT, about: products, transforms, and spectra written and read."""
-    tiles = c.images * math.prod(_tiles_along(("fft", tile), c.out[i], c.kernel[i]) for i in (0, 1))
-    numbers = 3 * tile * tile // 2 - 2  # real products of a tile (native/kernels/fft)
-    maps = tiles * (c.channels + c.filters)
-    pairs = c.channels * c.filters
-    products = 3 * tiles * numbers * pairs
-    vectors = 3 * (maps + 2 * pairs) / 16 * (4 * math.log2(tile) + 6) * tile * tile
-    moved = 4 * numbers * (3 * maps + 6 * pairs)
-    return c.groups * (products / PRODUCTS_PER_S + vectors / VECTORS_PER_S + moved / BYTES_PER_S)

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterator
 import torch
 from torch import Tensor
 
+from fastcnn.methods.transforms.convolution import scratch
 from fastcnn.methods.transforms.convolution.chunks import Chunk, Footprint
 from fastcnn.methods.transforms.convolution.counter import count
 from fastcnn.methods.transforms.convolution.geometry import Geometry
@@ -42,6 +43,7 @@ class TorchPasses:
         kernel: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See :meth:`passes.Passes.forward`; kept are X for the weight, K for the input, empty where not needed."""
+        self._empty_pool(x)
         g, domain, size = self._geometry, self._domain, self._footprint
         y = empty_like_format(g.out_shape, x)
         if not y.numel():
@@ -77,6 +79,7 @@ class TorchPasses:
         need_weight: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         """See :meth:`passes.Passes.backward`."""
+        self._empty_pool(x)
         if not grad.numel():
             return torch.zeros_like(x) if need_input else None, torch.zeros_like(weight) if need_weight else None
         grad_x = empty_like_format(tuple(x.shape), x) if need_input else None
@@ -113,6 +116,11 @@ class TorchPasses:
             return None
         with torch.autocast(weight.device.type, enabled=False):
             return self._domain.kernel(weight)
+
+    def _empty_pool(self, x: Tensor) -> None:
+        """What native passes left in their pool would come on top of a cap."""
+        if self._memory and x.device.type == "cpu":
+            scratch.release()
 
     def _together(
         self,
