@@ -1,13 +1,17 @@
-"""The three passes against torch's convolution in float64, over random shapes, forms and caps; their identities."""
+"""The three passes against torch's convolution in float64, over random shapes, forms and caps; their identities.
+
+In float64 torch's ops carry them out, in float32 native code too, where it has the form and the cap leaves room for it.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +26,9 @@ from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, ConvSett
 FORMS = [("fft", AUTO), ("fft", FULL), ("fft", 8), ("fft", 16), ("winograd", AUTO), ("winograd", 2), ("winograd", 3)]
 # Largest difference / largest value, float64. Winograd's grows with the tile, 9 values at most here.
 TOLERANCE = {"fft": 1e-13, "winograd": 2e-12}
+# In float32: the acceptance of FFT, and of F(m, r) by the next even length of its tile.
+FFT_FLOAT32 = 4e-6
+WINOGRAD_FLOAT32 = {2: 4e-6, 4: 4e-6, 6: 4e-5, 8: 1e-4, 10: 4e-4}
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,54 @@ def test_all_passes_equal_direct_convolution(
             got_x, got_w = passes.backward(grad, x, weight, kept, need_input=True, need_weight=True)
         for mine, theirs in ((got, y), (got_x, want_x), (got_w, want_w)):
             assert error(mine, theirs) <= TOLERANCE[algorithm]
+
+
+def deviations(problem: Problem) -> tuple[float, float, float]:
+    """Of y, grad_x and grad_w, for values of unit variance: roots of the numbers of terms."""
+    filters, per_group, rows, columns = problem.weight
+    taps = rows * columns
+    phases = problem.stride[0] * problem.stride[1]
+    out = math.prod(
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, padding, dilation in zip(
+            problem.x[2:], problem.weight[2:], problem.stride, problem.padding, problem.dilation, strict=True
+        )
+    )
+    return (
+        math.sqrt(per_group * taps),
+        math.sqrt(max(filters // problem.groups * taps / phases, 1)),
+        math.sqrt(max(problem.x[0] * out, 1)),
+    )
+
+
+@pytest.mark.usefixtures("served_by")
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(problems(), st.sampled_from(FORMS), st.booleans(), st.floats(1.0, 40.0), st.integers(0, 2**31))
+def test_float32_passes_equal_float64(
+    problem: Problem, form: tuple[str, int], keep: bool, room: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    algorithm, size = form
+    x, weight = (t.detach().float().double().requires_grad_() for t in problem.tensors())
+    y = F.conv2d(x, weight, None, problem.stride, problem.padding, problem.dilation, problem.groups)
+    grad = torch.randn(y.shape)
+    wanted = (y.detach(), *torch.autograd.grad(y, (x, weight), grad.double()))
+    geometry = geometry_of(problem.x, problem.weight, problem.settings(algorithm, size))
+    assert geometry is not None
+    least = Footprint.of(geometry, is_complex=algorithm == "fft").least
+    longest = max(axis.tile for axis in (geometry.rows, geometry.columns))
+    tolerance = FFT_FLOAT32 if algorithm == "fft" else WINOGRAD_FLOAT32[longest + longest % 2]
+    a, w = x.detach().float(), weight.detach().float()
+    for memory in (0, int(room * least) + 1):
+        passes = passes_for(a, w, problem.settings(algorithm, size, memory))
+        got, kept = passes.forward(a, w, for_input=keep, for_weight=keep)
+        both = passes.backward(grad, a, w, kept, need_input=True, need_weight=True)
+        for mine, theirs, scale in zip((got, *both), wanted, deviations(problem), strict=True):
+            assert mine is not None
+            assert (mine.shape, mine.dtype) == (theirs.shape, torch.float32)
+            assert mine.is_contiguous()
+            top = float(theirs.abs().max()) if theirs.numel() else 0.0
+            assert not mine.numel() or float((mine - theirs).abs().max()) <= tolerance * max(top, scale)
 
 
 @pytest.mark.parametrize("form", [("fft", 8), ("fft", FULL), ("winograd", 3)])
