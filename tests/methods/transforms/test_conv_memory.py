@@ -226,13 +226,13 @@ def resident_growth(memory: int | None, tile: int | str, *, native: bool) -> int
 @pytest.mark.skipif(sys.platform != "linux", reason="peak resident memory is read from /proc")
 @pytest.mark.parametrize(
     ("tile", "native", "cap"),
-    [(8, True, 16 << 20), (32, True, 40 << 20), (8, False, 32 << 20), ("full", False, 48 << 20)],
+    [(8, True, 15 << 20), (32, True, 40 << 20), (8, False, 32 << 20), ("full", False, 48 << 20)],
 )
 def test_resident_memory_keeps_the_cap(tile: int | str, native: bool, cap: int) -> None:
-    """The cap binds: without it the step takes twice as much, at least."""
+    """The cap binds: without it the step takes half as much again, at least."""
     # Input, output, both gradients and the gradient of ones: 8 MiB each.
     own = 5 * (8 << 20)
     free = resident_growth(None, tile, native=native)
     held = resident_growth(cap, tile, native=native)
     assert held <= own + cap + (6 << 20)
-    assert free >= own + 2 * cap
+    assert free >= own + 3 * cap // 2

@@ -228,7 +228,7 @@ def test_a_cap_changes_no_result(cls: Any, size: str) -> None:
     wanted = gradients(layer, x)
     free = NativePasses.of(x, layer.weight, layer._settings)
     assert free is not None
-    needed = [free._footprint.backward_bytes(images, kept=False) for images in (1, 2, 4, 8)]
+    needed = [free._footprint.backward_bytes(images, kept=False) for images in (1, 2, 4)]
     assert needed == sorted(set(needed))
     images = []
     for memory in (*needed, 1 << 30):
@@ -242,7 +242,7 @@ def test_a_cap_changes_no_result(cls: Any, size: str) -> None:
         for mine, theirs in zip((y, *both), wanted, strict=True):
             assert mine is not None
             assert float((mine - theirs).detach().abs().max()) <= 4e-6 * float(theirs.abs().max())
-    assert images == [1, 2, 4, 8, 8]
+    assert images == [1, 2, 4, 4], "four for one thread, where the cap allows it"
 
 
 def test_the_choice_follows_kernel_and_map() -> None:

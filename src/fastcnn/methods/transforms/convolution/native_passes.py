@@ -24,6 +24,12 @@ from fastcnn.methods.transforms.convolution.settings import ConvSettings
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+IMAGES_PER_THREAD = 4
+"""Images of a thread between two sums over images, in the backward pass. On one core of an AVX-512 Xeon 4 took 7 to
+15 % less time than all of 16 or 32 images: their spectra stay in the caches.
+"""
+
+
 class NativePasses:
     """See :class:`passes.Passes`; made by :meth:`of`."""
 
@@ -33,7 +39,8 @@ class NativePasses:
         self._correlation = correlation
         self._geometry = geometry
         self._memory = cap
-        self._native = _native_object(correlation, torch.get_num_threads())
+        self._threads = torch.get_num_threads()
+        self._native = _native_object(correlation, self._threads)
         self._footprint = NativeFootprint.of(self._native, correlation, geometry, x, weight)
 
     @classmethod
@@ -205,7 +212,7 @@ class NativePasses:
         )
 
     def _images_at_once(self, *, kept: bool) -> int:
-        images = self._correlation.images
+        images = min(self._correlation.images, IMAGES_PER_THREAD * self._threads)
         while self._memory and images > 1 and self._footprint.backward_bytes(images, kept=kept) > self._memory:
             images = -(-images // 2)
         return images
