@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from fastcnn.methods.transforms.convolution import scratch
 from fastcnn.methods.transforms.convolution.counter import count_transforms
+from fastcnn.methods.transforms.convolution.native_passes import NativePasses
 from fastcnn.methods.transforms.convolution.passes import passes_for
 from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, Algorithm, ConvSettings
 from fastcnn.methods.transforms.fft_conv import FFTConv2d
@@ -133,6 +134,45 @@ def test_no_more_than_the_cap_is_ever_alive(algorithm: Algorithm, size: int, sha
         assert mine is not None
         assert theirs is not None
         assert float((mine - theirs).abs().max()) <= 1e-4 * float(theirs.abs().max())
+
+
+LAYOUTS: dict[str, Any] = {
+    "plain": lambda t: t,
+    "channels last": lambda t: t.to(memory_format=torch.channels_last),
+    "half": lambda t: t.half(),
+    "half channels last": lambda t: t.half().to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("keep", [True, False])
+def test_native_passes_bound_each_pass_by_itself(layout: str, shape: str, keep: bool) -> None:
+    """Copies of x, weight and gradient included, under a cap that is the bound itself."""
+    x_shape, w_shape, arguments = SHAPES[shape]
+    x, weight = (LAYOUTS[layout](torch.randn(size)) for size in (x_shape, w_shape))
+    free = NativePasses.of(x, weight, ConvSettings(algorithm="fft", size=8, **arguments))
+    assert free is not None
+    grad = torch.randn(free.forward(x, weight)[0].shape).to(x.dtype)
+    grad = grad.transpose(2, 3).contiguous().transpose(2, 3)
+    assert not grad.is_contiguous()
+    scratch.release()
+    size, images = free._footprint, free._images_at_once(kept=keep)
+    forward, backward = size.forward_bytes(keep=keep), size.backward_bytes(images, kept=keep)
+    cap = max(forward, backward)
+    passes = NativePasses.of(x, weight, ConvSettings(algorithm="fft", size=8, memory=cap, **arguments))
+    assert passes is not None
+    with LiveBytes() as live:
+        y, kept = passes.forward(x, weight, for_input=keep, for_weight=keep)
+    assert bool(kept) == keep
+    assert 0.5 * forward <= live.peak - y.nbytes <= forward
+    held = sum(part.nbytes for part in kept)
+    scratch.release()
+    with LiveBytes() as live:
+        grad_x, grad_w = passes.backward(grad, x, weight, kept, need_input=True, need_weight=True)
+    assert grad_x is not None
+    assert grad_w is not None
+    assert 0.5 * backward <= live.peak - grad_x.nbytes - grad_w.nbytes + held <= backward
 
 
 def test_the_count_sees_what_is_alive() -> None:
