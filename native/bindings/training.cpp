@@ -55,7 +55,8 @@ void bind_training(nb::module_& m) {
             s.out_height = out_map.first, s.out_width = out_map.second;
             s.kh = kernel.first, s.kw = kernel.second;
             s.top = padding.first, s.left = padding.second;
-            if (s.kh < 1 || s.kw < 1 || s.top < 0 || s.left < 0) throw std::invalid_argument("kernel or padding");
+            if (s.kh < 1 || s.kw < 1) throw std::invalid_argument("kernel extents must be at least 1");
+            if (s.top < 0 || s.left < 0) throw std::invalid_argument("padding must not be negative");
             new (self) TilePasses(isa_from_name(isa), op, size, s, threads);
           },
           nb::arg("isa"), nb::arg("op"), nb::arg("size"), nb::arg("images"), nb::arg("groups"), nb::arg("channels"),
@@ -74,7 +75,7 @@ void bind_training(nb::module_& m) {
             nb::gil_scoped_release released;
             p.filters(from, to);
           },
-          nb::arg("w"), nb::arg("u"))
+          nb::arg("w"), nb::arg("u").noconvert())
       .def(
           "forward",
           [](const TilePasses& p, const In& x, const In& u, const Out& y, const std::optional<Out>& spectra,
@@ -87,10 +88,11 @@ void bind_training(nb::module_& m) {
             nb::gil_scoped_release released;
             p.forward(in, filters, out, keep, own);
           },
-          nb::arg("x"), nb::arg("u"), nb::arg("y"), nb::arg("spectra").none(), nb::arg("scratch"))
+          nb::arg("x"), nb::arg("u"), nb::arg("y").noconvert(), nb::arg("spectra").none().noconvert(),
+          nb::arg("scratch").noconvert())
       .def(
           "backward",
-          [](const TilePasses& p, const In& dy, const In& x, const std::optional<In>& spectra,
+          [](const TilePasses& p, const In& dy, const std::optional<In>& x, const std::optional<In>& spectra,
              const std::optional<In>& u, const std::optional<Out>& dx, const std::optional<Out>& dw, int at_once,
              const Out& scratch) {
             const PassShape& s = p.shape();
@@ -100,11 +102,15 @@ void bind_training(nb::module_& m) {
             float* of_x = checked(dx, input_size(s), "dx");
             float* of_w = checked(dw, weight_size(s), "dw");
             if (of_x != nullptr && filters == nullptr) throw std::invalid_argument("dx needs u");
+            if (of_w != nullptr && in == nullptr && kept == nullptr)
+              throw std::invalid_argument("dw needs x or spectra");
+            if (at_once < 1) throw std::invalid_argument("at_once must be at least 1, got " + std::to_string(at_once));
             float* own = checked(
                 scratch, p.backward_scratch(at_once, kept != nullptr, of_x != nullptr, of_w != nullptr), "scratch");
             nb::gil_scoped_release released;
             p.backward(grad, in, kept, filters, of_x, of_w, at_once, own);
           },
-          nb::arg("dy"), nb::arg("x"), nb::arg("spectra").none(), nb::arg("u").none(), nb::arg("dx").none(),
-          nb::arg("dw").none(), nb::arg("at_once"), nb::arg("scratch"));
+          nb::arg("dy"), nb::arg("x").none(), nb::arg("spectra").none(), nb::arg("u").none(),
+          nb::arg("dx").none().noconvert(), nb::arg("dw").none().noconvert(), nb::arg("at_once"),
+          nb::arg("scratch").noconvert());
 }

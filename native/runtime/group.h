@@ -29,7 +29,7 @@ struct Operands {
   bool touches_bands() const;
 };
 
-// The time of every member, where a profile asks for it.
+// The time a thread works on every step, where a profile asks for it.
 class StepClock {
  public:
   // seconds[step * repeats] is added to.
@@ -41,6 +41,10 @@ class StepClock {
     const auto now = std::chrono::steady_clock::now();
     seconds_[step * repeats_] += std::chrono::duration<double>(now - last_).count();
     last_ = now;
+  }
+  // What has passed was spent waiting.
+  void skip() {
+    if (seconds_ != nullptr) last_ = std::chrono::steady_clock::now();
   }
 
  private:

@@ -214,7 +214,9 @@ void Net::execute(const Job& job, int thread, int threads) const {
   ctx.threads = threads;
   float* memory = job.workspace->groups.data() + static_cast<size_t>(thread) * thread_floats_;
   for (int r = 0; r < job.repeats; ++r) {
-    StepClock clock(thread == 0 && job.times != nullptr ? job.times + r : nullptr, static_cast<size_t>(job.repeats));
+    const size_t repeats = static_cast<size_t>(job.repeats),
+                 own = static_cast<size_t>(thread) * steps_.size() * repeats;
+    StepClock clock(job.times != nullptr ? job.times + own + r : nullptr, repeats);
     auto group = groups_.begin();
     for (size_t i = 0; i < steps_.size(); ++i) {
       if (group != groups_.end() && group->first() == i) {
@@ -226,8 +228,9 @@ void Net::execute(const Job& job, int thread, int threads) const {
       }
       const Step& step = *steps_[i];
       if (step.zero_border) clear_border(ctx, step.out);
-      ctx.sync();
       clock.charge(i);
+      ctx.sync();
+      clock.skip();
     }
   }
 }
@@ -273,9 +276,15 @@ void Net::profile(const float* const* inputs, float* const* outputs, int repeats
   job.inputs = inputs;
   job.outputs = outputs;
   job.repeats = repeats;
-  std::fill(times, times + steps_.size() * static_cast<size_t>(repeats), 0.0);
-  job.times = times;
+  const size_t count = steps_.size() * static_cast<size_t>(repeats);
+  std::vector<double> of_threads(count * static_cast<size_t>(threads_), 0.0);
+  job.times = of_threads.data();
   start(job);
+  // What the slowest thread took: a thread that the system puts aside makes a step look longer, never shorter.
+  for (size_t i = 0; i < count; ++i) {
+    times[i] = 0.0;
+    for (size_t t = 0; t < static_cast<size_t>(threads_); ++t) times[i] = std::max(times[i], of_threads[t * count + i]);
+  }
 }
 
 }  // namespace fastcnn

@@ -95,7 +95,7 @@ class TilePasses:
     def backward(
         self,
         dy: _Floats,
-        x: _Floats,
+        x: _Floats | None,
         spectra: _Floats | None,
         u: _Floats | None,
         dx: _Floats | None,

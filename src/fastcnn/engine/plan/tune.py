@@ -89,10 +89,7 @@ def typical(built: Built, inputs: Sequence[Array], repeats: int) -> Any:
 
 
 def _medians(times: Any) -> Any:
-    """Of every row, over the runs that nothing disturbed.
-
-    Not the least: a thread that was put aside between the barrier and the clock makes the next step look short.
-    """
+    """Of every row, over the runs that nothing disturbed. A disturbance makes a step look longer, never shorter."""
     total = times.sum(axis=0)
     return np.median(times[:, total <= _DISTURBED * total.min()], axis=1)
 

@@ -120,11 +120,9 @@ class NativePasses:
         count("input_adjoint", c.tiles * c.groups * c.channels if need_input else 0)
         count("input", 0 if inputs is None else c.tiles * c.groups * c.channels)
         count("kernel_adjoint", c.groups * c.filters * c.channels if need_weight else 0)
-        if inputs is None:  # not read, but native code asks for an array of that size
-            inputs = x.detach() if not size.copies_x else empty(c.input_shape) if grad_x is None else grad_x
         native.backward(
             grads.numpy(),
-            inputs.numpy(),
+            None if inputs is None else inputs.numpy(),
             None if kept_x is None else kept_x.numpy(),
             None if kernel is None else kernel.numpy(),
             None if grad_x is None else grad_x.numpy(),
@@ -167,39 +165,8 @@ class NativePasses:
         self._native.filters(plain(w).numpy(), spectrum.numpy())
         return spectrum
 
-<<<<<<< HEAD
-    def _forward_bytes(self, *, keep: bool) -> int:
-        kept = self._correlation.images * self._native.input_floats if keep else 0
-        return 4 * int(kept + self._native.filter_floats + self._native.forward_scratch)
-
-    def _backward_bytes(self, images: int, *, kept: bool = False) -> int:
-        held = self._correlation.images * self._native.input_floats if kept else 0
-        return 4 * int(held + self._native.filter_floats + self._native.backward_scratch(images, kept, True, True))
-
-    def _may_keep(self) -> bool:
-        return (
-            not self._memory or max(self._forward_bytes(keep=True), self._backward_bytes(1, kept=True)) <= self._memory
-        )
-
-    def _images_at_once(self, kept: bool) -> int:
-        images = self._correlation.images
-        while self._memory and images > 1 and self._backward_bytes(images, kept=kept) > self._memory:
-            images = -(-images // 2)
-        return images
-
-    def _lower(self, x: Tensor) -> Tensor:
-        plain = x.detach().float()
-        return (plain if self._lowered is None else self._lowered.lower_input(plain)).contiguous()
-
-    def _raise_input(self, grad: Tensor, like: Tensor) -> Tensor:
-        return _as(grad if self._lowered is None else self._lowered.raise_input(grad), like)
-
-    def _raise_weight(self, grad: Tensor) -> Tensor:
-        return grad if self._lowered is None else self._lowered.raise_weight(grad)
-=======
     def _lower_input(self, x: Tensor) -> Tensor:
         return plain(x if self._geometry is None else self._geometry.lower_input(x.detach()))
->>>>>>> d2e7bcf (transforms: native passes keep the memory cap, idle buffers of the pool counted)
 
     def _lower_output(self, grad: Tensor) -> Tensor:
         return plain(grad if self._geometry is None else self._geometry.lower_output(grad.detach())[:, :, 0, 0])

@@ -226,7 +226,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, settings: ConvSetti
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if keep and recorded and not is_traced():
         y: Tensor = _Keeping.apply(x, weight, settings)  # type: ignore[no-untyped-call]  # torch's own
-        return y if bias is None else y + bias[:, None, None]
+        return _add_bias(y, bias)
     y = _OPS[settings.algorithm][0](x, weight, bias, *_arguments(settings))
     return y
 
