@@ -185,8 +185,10 @@ def test_products_in_bf16_in_bands(isa: str) -> None:
         assert np.array_equal(net.run(inputs)[0], expected[0])
 
 
-def test_a_profile_has_the_time_of_every_member() -> None:
-    net = compiled(inverted_residual((2, 32, 40, 40), 96), ISA, 2, exact=True)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_profile_has_the_time_of_every_member(threads: int) -> None:
+    """What the slowest thread works; waiting for the others does not count."""
+    net = compiled(inverted_residual((2, 32, 40, 40), 96), ISA, threads, exact=True)
     built, inputs = native(net), inputs_for(net.graph)
     assert fuse(net, 4) == 1
     begin = time.perf_counter()
@@ -195,7 +197,7 @@ def test_a_profile_has_the_time_of_every_member() -> None:
     assert seconds.shape == (built.net.steps, 50)
     (group,) = built.groups
     assert (seconds[group.first : group.last + 1] > 0).all()
-    assert 0.5 * taken < seconds.sum() <= taken
+    assert (0.5 * taken if threads == 1 else 0.0) < seconds.sum() <= taken
 
 
 def test_the_arena_shrinks_and_comes_back() -> None:

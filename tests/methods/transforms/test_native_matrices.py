@@ -16,8 +16,8 @@ if importlib.util.find_spec("fastcnn._native") is None:
 from fastcnn import _native
 from fastcnn.engine.plan.tiles import WINOGRAD_TILES
 
-FORMS = [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (4, 7)]
-"""(m, r) of the axes of kernels r x r, 1 x r and r x 1."""
+FORMS = [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5), (2, 7), (4, 7), (3, 2), (5, 2), (7, 2)]
+"""(m, r) of the axes of kernels r x r, 1 x r and r x 1, and of the phases of a stride."""
 
 
 def native_points(m: int, r: int) -> tuple[Fraction, ...]:

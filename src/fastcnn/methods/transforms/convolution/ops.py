@@ -226,7 +226,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, settings: ConvSetti
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if keep and recorded and not is_traced():
         y: Tensor = _Keeping.apply(x, weight, settings)  # type: ignore[no-untyped-call]  # torch's own
-        return _add_bias(y, bias)
+        # In place where torch allows it, which spares fresh memory as large as the output.
+        return y + bias[:, None, None] if bias is not None and y._is_view() else _add_bias(y, bias)
     y = _OPS[settings.algorithm][0](x, weight, bias, *_arguments(settings))
     return y
 
