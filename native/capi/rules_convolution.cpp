@@ -186,7 +186,7 @@ int64_t tiles_rule(StepRule& r, Find find) {
   r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& stride = r.list("stride", 2, 1, kMostTileStride);
   const int64_t blocks = bounded_product({in.blocks, stride[0], stride[1]});  // of channels and phases
-  r.require(blocks <= INT32_MAX / 64, "too many channels for this stride");
+  r.require(blocks <= INT32_MAX / 256, "too many channels for this stride");
   // No more than there are pixels, but for the maps that dilation makes of fewer rows or columns.
   const auto& dilation = r.list("dilation", 2, 1, kMostTileDilation);
   const int64_t tiles = bounded_product({out.n, out.h + dilation[0], out.w + dilation[1]});

@@ -169,7 +169,7 @@ void TilePasses::input_spectra(const float* planes, float* spectra, float* block
       t.pixel = V;
       t.y0 = std::max(0, -iy), t.y1 = std::min(form_.t_y, s_.height - iy);
       t.x0 = std::max(0, -ix), t.x1 = std::min(form_.t_x, s_.width - ix);
-      t.out = spectra + ((k / group() * c_blocks_ + cb) * kernels_.tile + k % group()) * V;
+      t.out = spectra + ((static_cast<ptrdiff_t>(k / group()) * c_blocks_ + cb) * kernels_.tile + k % group()) * V;
       t.freq_stride = x_freq_;
       t.work = work;
       form_.input(t);
@@ -190,7 +190,7 @@ void TilePasses::gradient_spectra(const float* planes, float* spectra, float* bl
       t.pixel = V;
       t.y1 = std::min(m_y_, s_.out_height - y);
       t.x1 = std::min(m_x_, s_.out_width - x);
-      t.out = spectra + ((k / group() * f_blocks_ + fb) * kernels_.tile + k % group()) * V;
+      t.out = spectra + ((static_cast<ptrdiff_t>(k / group()) * f_blocks_ + fb) * kernels_.tile + k % group()) * V;
       t.freq_stride = g_freq_;
       t.work = work;
       form_.gradient(t);

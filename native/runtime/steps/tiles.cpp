@@ -164,7 +164,7 @@ class TileStep final : public Step {
     Tiling::Cursor at(tiling_, t0);
     for (int k = 0; k < t1 - t0; ++k, at.next()) {
       TileInput tile = tiling_.input(ctx, at, cb);
-      tile.out = v + k / group * group_stride_ + (cb * kernels_.tile + k % group) * V;
+      tile.out = v + k / group * group_stride_ + (static_cast<ptrdiff_t>(cb) * kernels_.tile + k % group) * V;
       tile.freq_stride = v_stride_;
       tile.work = own + m_floats() + (i16_ ? kPiece : 0);
       form_.input(tile);
@@ -205,10 +205,10 @@ class TileStep final : public Step {
           const Region following =
               q + 1 == freqs && b + width == block1 ? next : Region{p.u + steps * width * V, 4 * steps * width * V};
           // Long sums in runs, which round less than one sum over all channels.
-          const int runs = (blocks_ * V + kSumTerms - 1) / kSumTerms;
+          const int runs = static_cast<int>((int64_t{blocks_} * V + kSumTerms - 1) / kSumTerms);
           for (int k = 0; k < runs; ++k) {
-            const int cb = blocks_ * k / runs;
-            p.blocks = blocks_ * (k + 1) / runs - cb;
+            const int cb = static_cast<int>(int64_t{blocks_} * k / runs);
+            p.blocks = static_cast<int>(int64_t{blocks_} * (k + 1) / runs) - cb;
             p.add = k > 0;
             p.v = v + q * v_stride_ + static_cast<ptrdiff_t>(cb) * kernels_.tile * V;
             p.next = k + 1 == runs ? following : Region{p.u + p.blocks * V * width * V, 4 * p.blocks * V * width * V};

@@ -134,7 +134,11 @@ def tile_candidates(
         if size >= max(taps) and max(taps) > 1
         for found in _ways(layer, target, "fft", {"tile": size}, f"fft:{size}", True)
     ]
-    fft = sorted(fft, key=lambda pair: pair[0])[:_MOST_FFT]
+    # Each way with spectra in 16 bits stands beside its twin in 32, which the error budget may fall back on.
+    in_16 = [pair for pair in fft if "weights" in pair[1].attrs]
+    fft = sorted((pair for pair in fft if "weights" not in pair[1].attrs), key=lambda pair: pair[0])[:_MOST_FFT]
+    kept = [{**candidate.attrs, "weights": "i16"} for _, candidate in fft]
+    fft += [pair for pair in in_16 if pair[1].attrs in kept]
     return [candidate for _, candidate in sorted(winograd + fft, key=lambda pair: pair[0])]
 
 

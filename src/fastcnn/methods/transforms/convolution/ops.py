@@ -191,7 +191,7 @@ class _Keeping(torch.autograd.Function):
         passes = passes_for(x, weight, settings)
         y, kept = passes.forward(x, weight, for_input=ctx.needs_input_grad[0], for_weight=ctx.needs_input_grad[1])
         ctx.save_for_backward(x, weight, *kept)
-        ctx.passes, ctx.settings = passes, settings
+        ctx.settings = settings
         return y
 
     @staticmethod
@@ -203,7 +203,8 @@ class _Keeping(torch.autograd.Function):
             # Someone will differentiate this once more: only the op knows how.
             grad_x, grad_w = _OPS[ctx.settings.algorithm][1](grad, x, weight, *_arguments(ctx.settings), need_x, need_w)
         else:
-            grad_x, grad_w = ctx.passes.backward(grad, x, weight, tuple(kept), need_input=need_x, need_weight=need_w)
+            passes = passes_for(x, weight, ctx.settings)  # the same: a graph does not keep native objects alive
+            grad_x, grad_w = passes.backward(grad, x, weight, tuple(kept), need_input=need_x, need_weight=need_w)
         return grad_x if need_x else None, grad_w if need_w else None, None
 
 

@@ -49,6 +49,8 @@ class TorchPasses:
         if not y.numel():
             return y, ()
         chunk = size.forward(self._memory)
+        if for_input or for_weight:
+            size.backward(self._memory)  # a cap too small for it is reported now
         whole = chunk == Chunk(images=size.images, filters=size.filters)
         keep = (for_input or for_weight) and whole and size.kept_backward(self._memory) > 0
         kept: tuple[Tensor, ...] = ()
