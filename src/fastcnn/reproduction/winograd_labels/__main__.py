@@ -4,7 +4,8 @@ Two trained nets classify CIFAR-10's test pictures, in float32, four ways: by di
 layer it serves, each in torch and in the engine. Against ``nn.Conv2d``, every other way must give the same label to
 ``MIN_SAME`` percent of the pictures and change the accuracy by no more than ``MAX_CHANGE`` points.
 
-The record is written after each net, so that an interrupted run goes on where it stopped; ``--again`` begins anew.
+The record is written after each net, so that an interrupted run goes on where it stopped, and nets can be measured one
+at a time (``--nets``); ``--again`` measures anew what is already in it. Every net has the commit it was measured at.
 
 References
 ----------
@@ -130,15 +131,24 @@ def summary(nets: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _known(path: Path, made: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Nets of a record that was made in the same way, from the same weights."""
+def _known(path: Path, made: Mapping[str, Any], hashes: Mapping[str, str], again: bool) -> dict[str, Any]:
+    """Nets of a record that was made in the same way, and from the same weights where those are at hand.
+
+    A record made in another way is refused, or with ``again`` forgotten.
+    """
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("commit", "torch", "data_sha256", "threads"):
+    for name in ("torch", "data_sha256", "threads"):
         if document[name] != made[name]:
+            if again:
+                return {}
             raise ValueError(f"it was made at {name} {document[name]}, now it is {made[name]}: --again makes it anew")
-    return {name: net for name, net in document["nets"].items() if net["weights_sha256"] == hashes[name]}
+    return {
+        name: net
+        for name, net in document["nets"].items()
+        if name in NETS and net["weights_sha256"] == hashes.get(name, net["weights_sha256"])
+    }
 
 
 def _line(name: str, ways: Mapping[str, Mapping[str, float]]) -> str:
@@ -153,8 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if the gates hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m fastcnn.reproduction.winograd_labels", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
-    parser.add_argument("--resnet20", type=Path, required=True, help="published weights, safetensors")
-    parser.add_argument("--vgg", type=Path, required=True, help="folder in which the plain net was trained")
+    parser.add_argument("--nets", nargs="+", choices=list(NETS), default=list(NETS))
+    parser.add_argument("--resnet20", type=Path, help="published weights, safetensors")
+    parser.add_argument("--vgg", type=Path, help="folder in which the plain net was trained")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write, and to go on with")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure what the file already holds")
@@ -162,20 +173,26 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads < 1:
         log(f"error: --threads: {options.threads} is below 1")
         return 2
-    option = "--resnet20"
+    loaded: dict[str, tuple[nn.Module, str]] = {}
+    training: dict[str, Any] = {}
+    option = ""
     try:
-        loaded = {"resnet20": load_net("resnet20", options.resnet20)}
-        option = "--vgg"
-        loaded["vgg_like"] = load_net("vgg_like", options.vgg / WEIGHTS)
-        training = training_record(options.vgg, loaded["vgg_like"][1])
+        for name in NETS:
+            if name not in options.nets:
+                continue
+            option, path = ("--resnet20", options.resnet20) if name == "resnet20" else ("--vgg", options.vgg)
+            if path is None:
+                raise ValueError(f"it is missing: give it, or leave {name} out of --nets")
+            loaded[name] = load_net(name, path if name == "resnet20" else path / WEIGHTS)
+            if name == "vgg_like":
+                training = training_record(path, loaded[name][1])
         option = "--data"
         pictures = load_pictures(options.data, "test")
     except (OSError, ValueError, KeyError, TypeError) as error:
         log(f"error: {option}: {error}")
         return 2
+    measured_at = commit()
     made = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "threads": options.threads,
         "data_sha256": pictures.sha256,
@@ -183,23 +200,24 @@ def main(arguments: list[str] | None = None) -> int:
     }
     hashes = {name: digest for name, (_, digest) in loaded.items()}
     try:
-        nets = {} if options.again else _known(options.out, made, hashes)
+        nets = _known(options.out, made, hashes, options.again)
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         log(f"error: --out: {options.out} cannot be used: {error}")
         return 2
-    if str(made["commit"]).endswith("-dirty"):
+    if str(measured_at).endswith("-dirty"):
         log("warning: there are uncommitted changes: the record will say so; commit them first to make a clean one")
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
-    wanted = [name for name in NETS if name not in nets]
+    wanted = [name for name in loaded if options.again or name not in nets]
     calls = len(wanted) * (len(WAYS) * len(pictures) + len(pictures.labels[spread(pictures)]))
     try:
         with progress_bar("labels under Winograd", calls) as advance:
             for name in wanted:
                 model, digest = loaded[name]
                 found = measure_net(model, pictures, lambda count: advance(count))
-                nets[name] = {"weights_sha256": digest, **found}
+                now = datetime.now().isoformat(timespec="seconds")
+                nets[name] = {"commit": measured_at, "date": now, "weights_sha256": digest, **found}
                 if name == "vgg_like":
                     nets[name]["training"] = training
                 write_atomically(options.out, json.dumps(summary(nets, made), indent=1) + "\n")
