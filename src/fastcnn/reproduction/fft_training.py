@@ -174,8 +174,7 @@ def train_once(
 
 def learning_rate(step: int, steps: int) -> float:
     """Of step number ``step`` (from 0) of ``steps``: up to ``RATE`` in ``WARM_STEPS``, then down to almost zero."""
-    warm = min(WARM_STEPS, steps)
-    return RATE * min((step + 1) / warm, (steps - step) / (steps - warm + 1))
+    return RATE * min((step + 1) / WARM_STEPS, (steps - step) / max(1, steps - WARM_STEPS + 1))
 
 
 def loss_difference(losses: list[float], others: list[float]) -> float:
