@@ -72,7 +72,7 @@ def convert(
     model: nn.Module,
     config: MethodConfig | None = None,
     layers: str | Sequence[str] = "*",
-    data: Iterable[Any] | None = None,
+    data: Tensor | Iterable[Any] | None = None,
 ) -> nn.Module:
     """Apply a method to the matching layers and return a new model.
 
@@ -84,9 +84,10 @@ def convert(
         Which method, and how. A trained method runs here without training, straight to its final target.
     layers : glob pattern or sequence of them
         Names as in ``model.named_modules()``; ``*`` also crosses dots.
-    data : iterable, optional
-        Batches (inputs, or tuples that begin with them). The first shows FFTConfig and WinogradConfig the size of each
-        layer's input, so that they can time it; other methods of this release read no data, and giving it is an error.
+    data : Tensor or iterable, optional
+        One batch of inputs, or batches of them (inputs, or tuples that begin with them). The first shows FFTConfig and
+        WinogradConfig the size of each layer's input, so that they can time it; other methods of this release read no
+        data, and giving it is an error.
 
     Returns
     -------
@@ -96,8 +97,8 @@ def convert(
     Raises
     ------
     ValueError
-        If nothing matches ``layers`` (the message lists the layers there are), a weight is NaN or Inf, or
-        data is given to a method that reads none.
+        If nothing matches ``layers`` (the message lists the layers there are), a weight is NaN or Inf, data is given
+        to a method that reads none, holds no batch, or does not run through the model.
     TypeError
         For a wrong kind of argument.
 
@@ -127,7 +128,7 @@ def convert(
     absorb_torch_prune(fresh)
     names = _matching(fresh, method, layers)
     if data is not None:
-        record_input_shapes(fresh, _first_input(data))
+        _show_sizes(fresh, _first_input(data))
     attach(fresh, replace_layers(fresh, method, config, names))
     forget_input_shapes(fresh)
     return _warn_if_idle(fresh, config)
@@ -183,11 +184,27 @@ def copy_model(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _first_input(data: Iterable[Any]) -> Any:
-    """Input of the first batch; ValueError if there is none."""
-    for batch in data:
-        return batch[0] if isinstance(batch, tuple | list) else batch
-    raise ValueError("data holds no batch: give at least one, or leave data out")
+def _first_input(data: Tensor | Iterable[Any]) -> Tensor:
+    """Input of the first batch; a tensor is a batch itself."""
+    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+        raise TypeError(f"data must be a tensor or batches of them, got {type(data).__name__}")
+    batch = data if isinstance(data, Tensor) else next(iter(data), None)
+    if batch is None:
+        raise ValueError("data holds no batch: give at least one, or leave data out")
+    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if not isinstance(first, Tensor):
+        raise TypeError(f"a batch of data must be a tensor, or begin with one, got {type(first).__name__}")
+    return first
+
+
+def _show_sizes(model: nn.Module, inputs: Tensor) -> None:
+    """Run the model once, so that its layers see the size of their input."""
+    try:
+        record_input_shapes(model, inputs)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"the model does not run on the first batch of data, of shape {tuple(inputs.shape)}: {error}"
+        ) from error
 
 
 def _check_model(model: object) -> None:

@@ -102,3 +102,28 @@ def test_all_may_lose_or_win(clock: Clock) -> None:
     clock.ours_ms = 8.0
     done = fc.convert(net(), FFTConfig(), data=[batch])
     assert [type(done[i]) for i in (0, 2, 4)] == [nn.Conv2d, FFTConv2d, FFTConv2d]
+
+
+def test_a_tensor_is_one_batch(clock: Clock) -> None:
+    clock.ours_ms = 8.0
+    model = nn.Sequential(*net(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    batch = torch.randn(2, 3, 12, 12)
+    for data in (batch, [batch], [(batch, torch.zeros(2))], iter([batch])):
+        done = fc.convert(model, FFTConfig(), data=data)
+        assert "at (2, 32, 12, 12)" in {line.layer: line.why for line in fc.report(done)}["4"]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        ("cifar10:DIR", TypeError, "must be a tensor or batches of them, got str"),
+        (3, TypeError, "must be a tensor or batches of them, got int"),
+        ([], ValueError, "data holds no batch"),
+        ([3], TypeError, "a batch of data must be a tensor, or begin with one, got int"),
+        ([()], TypeError, "a batch of data must be a tensor, or begin with one, got tuple"),
+        (torch.randn(2, 5, 12, 12), ValueError, r"does not run on the first batch of data, of shape \(2, 5, 12, 12\)"),
+    ],
+)
+def test_data_that_is_none(data: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        fc.convert(net(), FFTConfig(), data=data)
