@@ -18,6 +18,7 @@ from fastcnn.engine.plan.build import Built
 from fastcnn.engine.plan.candidates import make_target
 from fastcnn.engine.plan.make import How
 from fastcnn.engine.plan.plan import Plan
+from fastcnn.engine.plan.probes import PICTURES
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.nets import WINOGRAD, Maker, error_of, inputs_for
 
@@ -180,7 +181,7 @@ def test_smaller_kernels_keep_the_error_budget(monkeypatch: pytest.MonkeyPatch, 
     assert any("exceeded the error budget" in note for note in net.plan.notes)
     assert net.plan.weight_bytes <= limit
     assert net.plan.error is not None
-    assert net.plan.error <= 1e-3 / 2
+    assert net.plan.error <= 1e-3 * make.SAFETY
     assert not small[0]
 
 
@@ -194,7 +195,7 @@ def test_a_limit_that_leaves_no_exact_kernel_is_refused(monkeypatch: pytest.Monk
     assert plan.weight_bytes > 3 * half // 2
     target = replace(target, weight_bytes=3 * half // 2)
     assert CompiledNet(graph, target, tolerance=1e-3, exact=False, how="heuristic").plan.weight_bytes < 3 * half // 2
-    errors = iter([1e-6])
+    errors = iter([1e-6] * PICTURES)
     monkeypatch.setattr(tune, "relative_error", lambda y, exact: next(errors, 0.5))
     with pytest.raises(GraphError, match=rf"weight_memory={3 * half // 2} leaves for n0_conv2d .* error of 5\.0e-01"):
         CompiledNet(graph, target, tolerance=1e-3, exact=False, how="heuristic")

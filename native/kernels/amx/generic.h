@@ -208,14 +208,61 @@ void amx_round(const float* first, const float* second, ptrdiff_t in_pixel, int 
   }
 }
 
+constexpr int kMostPlanes = 4;  // that are interleaved in registers
+
+// Where the numbers of 16 pixels of so many channels are found in two registers of [channel][pixel].
+typedef uint16_t Numbers __attribute__((vector_size(64)));
+struct Places {
+  Numbers from[kMostPlanes + 1][2];
+
+  Places() {
+    for (int channels = 1; channels <= kMostPlanes; ++channels) {
+      for (int k = 0; k < 64; ++k) {
+        from[channels][k / 32][k % 32] = static_cast<uint16_t>(k % channels * kV + k / channels % kV);
+      }
+    }
+  }
+};
+
+// The next `count` <= 16 pixels of `channels` <= kMostPlanes planes.
+[[gnu::always_inline]] inline void interleave_run(const float* in, ptrdiff_t plane_floats, int channels, int count,
+                                                  int parts, Bf16* out, ptrdiff_t part, const Numbers (&from)[2]) {
+  alignas(64) Bf16 rounded[3][kMostPlanes][kV];
+  for (int c = 0; c < channels; ++c, in += plane_floats) {
+    alignas(64) float whole[kV] = {};
+    if (count < kV) std::memcpy(whole, in, sizeof(float) * static_cast<size_t>(count));
+    round_block(load<kV>(count < kV ? whole : in), parts, rounded[0][c], kMostPlanes * kV);
+  }
+  for (int p = 0; p < parts; ++p, out += part) {
+    Numbers x[2], mixed[2];
+    std::memcpy(x, rounded[p], sizeof x);
+    for (int k = 0; k < 2; ++k) mixed[k] = __builtin_shuffle(x[0], x[1], from[k]);
+    std::memcpy(out, mixed, sizeof(Bf16) * static_cast<size_t>(count * channels));
+  }
+}
+
+template <int C>
+void interleave_planes(const float* in, ptrdiff_t plane_floats, int pixels, int parts, Bf16* out, ptrdiff_t part) {
+  static const Places places;
+  int i = 0;
+  for (; i + kV <= pixels; i += kV, in += kV, out += kV * C) {
+    interleave_run(in, plane_floats, C, kV, parts, out, part, places.from[C]);
+  }
+  if (i < pixels) interleave_run(in, plane_floats, C, pixels - i, parts, out, part, places.from[C]);
+}
+
 void amx_interleave(const float* in, ptrdiff_t plane_floats, int channels, int pixels, int parts, Bf16* out,
                     ptrdiff_t part) {
+  if (channels == 1) return interleave_planes<1>(in, plane_floats, pixels, parts, out, part);
+  if (channels == 2) return interleave_planes<2>(in, plane_floats, pixels, parts, out, part);
+  if (channels == 3) return interleave_planes<3>(in, plane_floats, pixels, parts, out, part);
+  if (channels == 4) return interleave_planes<4>(in, plane_floats, pixels, parts, out, part);
   for (int c = 0; c < channels; ++c, in += plane_floats, ++out) {
     for (int i = 0; i < pixels; i += kV) {
+      Bf16 rounded[3 * kV];
       const int count = pixels - i < kV ? pixels - i : kV;
       alignas(64) float whole[kV] = {};
       if (count < kV) std::memcpy(whole, in + i, sizeof(float) * static_cast<size_t>(count));
-      Bf16 rounded[3 * kV];
       round_block(load<kV>(count < kV ? whole : in + i), parts, rounded, kV);
       for (int p = 0; p < parts; ++p) {
         Bf16* const to = out + p * part + static_cast<ptrdiff_t>(i) * channels;

@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from fastcnn.engine.graph.graph import Array, GraphError
-from fastcnn.engine.plan import tune as tuning
+from fastcnn.engine.graph.graph import GraphError
 from fastcnn.engine.plan.build import Built
+from fastcnn.engine.plan.probes import Probes
 from fastcnn.engine.plan.slots import Candidate
 
 OwnError = Callable[[int, Candidate], float]
@@ -25,8 +23,8 @@ _AIM = 0.9
 
 
 def keep_budget(
-    built: Built, inputs: Sequence[Array], reference: Sequence[Array], budget: float, own_error: OwnError,
-    seconds: Sequence[Mapping[str, float]] | None, limit: int | None = None,
+    built: Built, probes: Probes, budget: float, own_error: OwnError, seconds: Sequence[Mapping[str, float]] | None,
+    limit: int | None = None,
 ) -> tuple[float | None, list[str]]:  # fmt: skip
     """Give steps their next more exact candidates until the net keeps its error budget; return its error, and notes.
 
@@ -36,7 +34,7 @@ def keep_budget(
     their first layers' errors may weigh most: halving finds how many suffice, and with ``seconds`` every step that has
     given up much is asked whether it had to. With a ``limit``, packed weights stay within it.
 
-    The error is None where the exact kernels' own output is not finite on these inputs: nothing can be compared.
+    The error is None where the exact kernels' own output is not finite on the probes: nothing can be compared.
 
     Raises
     ------
@@ -47,21 +45,21 @@ def keep_budget(
     stuck: set[int] = set()
     batch = 0  # steps that went down since the last measurement
     while True:
-        error = _error(built, inputs, reference)
+        error = probes.error(built)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
         if error <= budget and downs and limit is None:
-            measure = partial(_error, built, inputs, reference)
+            measure = partial(probes.error, built)
             error = _fewest(built, downs, batch, measure, budget, error)
             if seconds is not None:
                 error = _give_back(built, downs, seconds, measure, budget, error)
         if error <= budget or not risky:
-            if error > budget and stuck and all(np.isfinite(y).all() for y in reference):
+            if error > budget and stuck and probes.finite:
                 names = ", ".join(built.lowered.drafts[i].name for i in sorted(stuck))
                 raise GraphError(
                     f"the kernels that weight_memory={limit} leaves for {names} give the net an error of {error:.1e}, "
                     f"the planner allows {budget:.1e}: allow more memory, or a larger tolerance"
                 )
-            return (error if np.isfinite(error) else None), [down.note(built) for down in downs]
+            return (error if math.isfinite(error) else None), [down.note(built) for down in downs]
         squares = {i: own_error(i, built.chosen[i]) ** 2 for i in risky}
         left = sum(square for square in squares.values() if math.isfinite(square))
         allowed = left * (_AIM * budget / error) ** 2
@@ -91,11 +89,6 @@ class _Down:
     def note(self, built: Built) -> str:
         name = built.lowered.drafts[self.index].name
         return f"{name}: {self.dropped.label} exceeded the error budget, {self.finer.label} instead"
-
-
-def _error(built: Built, inputs: Sequence[Array], reference: Sequence[Array]) -> float:
-    built.net.finish()
-    return tuning.relative_error(tuning.run_once(built, inputs), reference)
 
 
 def _fewest(

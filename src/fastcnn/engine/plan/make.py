@@ -23,6 +23,7 @@ from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
+from fastcnn.engine.plan.probes import Probes, normal_inputs
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.plan.weight_memory import keep_weight_memory
 
@@ -30,8 +31,8 @@ logger = logging.getLogger("fastcnn")
 
 How = Literal["heuristic", "tune", "hint", "nearby"]
 
-SAFETY = 0.5
-"""Share of the tolerance that the calibration inputs may use: other inputs can be worse."""
+SAFETY = 0.7
+"""Share of the tolerance that the probes may use: other inputs can be worse."""
 
 RELAXED_FROM = 1e-3
 """Tolerances below this are out of reach of bf16, which rounds to one part in 512."""
@@ -86,7 +87,8 @@ def make_plan(
         The error stated with the hint, for this very net and plan. It is then not measured again, unless the hint does
         not fit or one layer alone is worse than the tolerance.
     calibration : sequence of ndarray, optional
-        Inputs to time and to measure the error with; standard normal ones are made where there are none.
+        Inputs to time and to measure the error with, beside more of their kind (plan/probes.py); standard normal ones
+        are made where there are none.
 
     Returns
     -------
@@ -155,10 +157,10 @@ def _planned(
     measured = reorders and known_error is None
     built = build(lowered, tuning.exact_choice(lowered) if measured else chosen, target)
     # Only now, when the plan is known to fit, may inputs take memory.
-    inputs = inputs or (_normal_inputs(input_shapes) if measured or how == "tune" else [])
-    reference: list[Array] | None = None
+    inputs = inputs or (normal_inputs(input_shapes) if measured or how == "tune" else [])
+    probes: Probes | None = None
     if measured:
-        reference = tuning.run_once(built, inputs)
+        probes = Probes(built, inputs)
         built.choose(chosen)
 
     seconds: list[dict[str, float]] | None = None
@@ -172,8 +174,8 @@ def _planned(
     choices = _choices(built)  # before the budget, which depends on weights, as the key of the cache does not
     error = known_error if reorders else None
     as_saved = error is not None
-    if reference is not None:
-        error, dropped = keep_budget(built, inputs, reference, tolerance * SAFETY, own_error, seconds)
+    if probes is not None:
+        error, dropped = keep_budget(built, probes, tolerance * SAFETY, own_error, seconds)
         notes += dropped
     if target.weight_bytes is not None and built.net.weight_bytes > target.weight_bytes:
         if as_saved:  # that was said of other kernels
@@ -182,15 +184,15 @@ def _planned(
                 built.choose(tuning.exact_choice(lowered))
                 notes.append("too much arithmetic to measure an error while planning: exact kernels")
             else:
-                inputs = inputs or _normal_inputs(input_shapes)
+                inputs = inputs or normal_inputs(input_shapes)
                 built.choose(tuning.exact_choice(lowered))
-                reference = tuning.run_once(built, inputs)
+                probes = Probes(built, inputs)
                 built.choose(chosen)
         notes += keep_weight_memory(built, target.weight_bytes, target.lanes, own_error, seconds)
-        if reference is not None:
+        if probes is not None:
             # They are as exact as the ones before, each for itself: that is no promise for the net.
             error, dropped = keep_budget(
-                built, inputs, reference, tolerance * SAFETY, own_error, seconds, limit=target.weight_bytes
+                built, probes, tolerance * SAFETY, own_error, seconds, limit=target.weight_bytes
             )
             notes += dropped
     groups = find_groups(lowered, built.chosen, target)
@@ -219,11 +221,6 @@ def _planned(
     plan = _describe(built, target, tolerance, input_shapes, origin, reasons, notes, error, own_error, step_ms, seconds)
     plan = plan.with_(error_as_saved=as_saved)
     return Planned(plan, built)
-
-
-def _normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal(shape, np.float32) for shape in shapes]
 
 
 def _own_errors(lowered: Lowered, target: Target) -> OwnError:
