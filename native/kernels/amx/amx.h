@@ -62,6 +62,11 @@ struct AmxKernels {
   void (*run)(const AmxShape&, const AmxArgs&);
   // `iterations` rounds of products of bf16 in registers, for the sums of 2 x 2 tiles.
   void (*peak)(int64_t iterations);
+  // A row of the tiles of weights, `part` numbers from those of each part to the next: for 16 filters, `apart` floats
+  // from one to the next, two numbers each, the first from `even` on and the second from `odd`. Of other than the first
+  // `filters`, and of odd where it is null, zeros.
+  void (*weights)(const float* even, const float* odd, ptrdiff_t apart, int filters, int parts, Bf16* out,
+                  ptrdiff_t part);
   // kAmxChannels channels of `pixels` pixels, that lie in_pixel floats apart in two channel blocks (the second one may
   // be null: zeros), to as many one after the other, each with its parts behind each other.
   void (*round)(const float* first, const float* second, ptrdiff_t in_pixel, int pixels, int parts, Bf16* out);

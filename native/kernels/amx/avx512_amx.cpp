@@ -69,7 +69,7 @@ inline void tiles_end() { _tile_release(); }
 namespace fastcnn {
 
 const AmxKernels& amx_kernels_avx512_amx() {
-  static const AmxKernels kernels = {Isa::kAvx512Amx, false, amx_run, amx_peak, amx_round, amx_interleave};
+  static const AmxKernels kernels = {Isa::kAvx512Amx, false, amx_run, amx_peak, amx_weights, amx_round, amx_interleave};
   return kernels;
 }
 

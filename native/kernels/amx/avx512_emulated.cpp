@@ -53,7 +53,8 @@ inline void tiles_end() {}
 namespace fastcnn {
 
 const AmxKernels& amx_kernels_avx512_emulated() {
-  static const AmxKernels kernels = {Isa::kAvx512Emulated, true, amx_run, amx_peak, amx_round, amx_interleave};
+  static const AmxKernels kernels = {Isa::kAvx512Emulated, true,      amx_run,       amx_peak,
+                                     amx_weights,          amx_round, amx_interleave};
   return kernels;
 }
 

@@ -201,6 +201,24 @@ void amx_peak(int64_t iterations) {
   }
 }
 
+void amx_weights(const float* even, const float* odd, ptrdiff_t apart, int filters, int parts, Bf16* out,
+                 ptrdiff_t part) {
+  alignas(64) float two[2][kV] = {};
+  for (int f = 0; f < filters; ++f) {
+    two[0][f] = even[f * apart];
+    if (odd != nullptr) two[1][f] = odd[f * apart];
+  }
+  alignas(64) Bf16 rounded[3][2][kV];
+  for (int i = 0; i < 2; ++i) round_block(load<kV>(two[i]), parts, rounded[0][i], 2 * kV);
+  typedef uint16_t Half __attribute__((vector_size(kV * 2)));
+  for (int p = 0; p < parts; ++p, out += part) {
+    Half x[2];
+    std::memcpy(x, rounded[p], sizeof x);
+    const IVec<kV> pairs = __builtin_convertvector(x[0], IVec<kV>) | __builtin_convertvector(x[1], IVec<kV>) << 16;
+    std::memcpy(out, &pairs, sizeof pairs);
+  }
+}
+
 void amx_round(const float* first, const float* second, ptrdiff_t in_pixel, int pixels, int parts, Bf16* out) {
   for (int i = 0; i < pixels; ++i, out += parts * kAmxChannels) {
     round_block(load<kV>(first + i * in_pixel), parts, out, kAmxChannels);

@@ -210,6 +210,36 @@ void winograd_filter_tile(const TileFilter& f) {
   }
 }
 
+template <int V>
+struct Doubles {
+  typedef double type __attribute__((vector_size(V * 8)));
+};
+
+template <int V, class Down, class Across>
+void winograd_spectra(const TileFilter& f) {
+  using Many = typename Doubles<V>::type;
+  constexpr int TY = Down::w.T, RY = Down::w.R, TX = Across::w.T, RX = Across::w.R;
+  Many g[RY * RX], tmp[TY * RX];
+  for (int i = 0; i < RY * RX; ++i) g[i] = __builtin_convertvector(load<V>(f.taps + i * V), Many);
+#pragma GCC unroll 1
+  for (int i = 0; i < TY; ++i) {
+    for (int x = 0; x < RX; ++x) {
+      Many sum = {};
+      for (int k = 0; k < RY; ++k) sum += Down::w.g[i][k] * g[k * RX + x];
+      tmp[i * RX + x] = sum;
+    }
+  }
+#pragma GCC unroll 1
+  for (int i = 0; i < TY; ++i) {
+#pragma GCC unroll 1
+    for (int j = 0; j < TX; ++j) {
+      Many sum = {};
+      for (int k = 0; k < RX; ++k) sum += Across::w.g[j][k] * tmp[i * RX + k];
+      store<V>(f.out + (i * TX + j) * f.freq_stride, __builtin_convertvector(sum, Vec<V>));
+    }
+  }
+}
+
 template <int V, class Down, class Across>
 void winograd_output(const TileOutput& o) {
   constexpr int TY = Down::w.T, TX = Across::w.T, MY = Down::w.M, MX = Across::w.M;
@@ -333,7 +363,8 @@ WinogradKernel winograd_form() {
           RX,
           {TY, TX, TY * TX, 0, winograd_input<V, Down, Across>, winograd_output<V, Down, Across>,
            winograd_filter_tile<V, Down, Across>, winograd_gradient<V, Down, Across>, winograd_spread<V, Down, Across>,
-           winograd_taps<V, Down, Across>}};
+           winograd_taps<V, Down, Across>},
+          winograd_spectra<V, Down, Across>};
 }
 
 template <int V>

@@ -48,25 +48,6 @@ const Axis* find_axis(int m, int r) {
 
 }  // namespace
 
-void winograd_filter(const WinogradKernel& kernel, const float* g, double* u) {
-  const Axis &down = *find_axis(kernel.m_y, kernel.r_y), &across = *find_axis(kernel.m_x, kernel.r_x);
-  const int ty = kernel.form.t_y, tx = kernel.form.t_x, ry = kernel.r_y, rx = kernel.r_x;
-  double tmp[16 * 16];
-  for (int i = 0; i < ty; ++i) {
-    for (int x = 0; x < rx; ++x) {
-      tmp[i * rx + x] = 0;
-      for (int k = 0; k < ry; ++k) tmp[i * rx + x] += down.g[i * ry + k] * static_cast<double>(g[k * rx + x]);
-    }
-  }
-  for (int i = 0; i < ty; ++i) {
-    for (int j = 0; j < tx; ++j) {
-      double sum = 0;
-      for (int k = 0; k < rx; ++k) sum += tmp[i * rx + k] * across.g[j * rx + k];
-      u[i * tx + j] = sum;
-    }
-  }
-}
-
 bool winograd_matrices_copy(int m, int r, double* at, double* g, double* bt) {
   const Axis* found = find_axis(m, r);
   if (found == nullptr) return false;

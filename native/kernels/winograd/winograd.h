@@ -9,6 +9,8 @@ namespace fastcnn {
 struct WinogradKernel {
   int m_y, r_y, m_x, r_x;
   TileForm form;
+  // What form.filter computes, in double: the matrices cancel.
+  void (*spectra)(const TileFilter&);
 };
 
 struct WinogradForms {
@@ -22,9 +24,6 @@ const WinogradForms& winograd_forms(Isa isa);
 
 // Kernel of F(m, kh) down and F(m, kw) across, an axis of one tap left alone; null where there is none.
 const WinogradKernel* find_winograd(Isa isa, int m, int kh, int kw);
-
-// u[i * t_x + j] = (G_y g GT_x)[i][j] for one kh x kw filter, in double.
-void winograd_filter(const WinogradKernel& kernel, const float* g, double* u);
 
 // Copies AT (m x t), G (t x r), BT (t x t) in row-major order; false if there is no such form.
 bool winograd_matrices_copy(int m, int r, double* at, double* g, double* bt);

@@ -185,29 +185,36 @@ class AmxStep final : public Step {
   }
 
   void pack(const FloatArray& w) {
-    const int64_t height = w.shape[2], width = w.shape[3], parts = shape_.parts;
-    const int64_t row_steps = (width * in_.c + kAmxChannels - 1) / kAmxChannels;  // planar
+    const int64_t height = w.shape[2], width = w.shape[3], taps = height * width, parts = shape_.parts;
+    const int64_t apart = in_.c * taps, in_row = width * in_.c;
     weights_ = Buffer(static_cast<size_t>(block_numbers() * out.blocks / 2));
-    Bf16* const first = const_cast<Bf16*>(weights());
-    const float* next = w.data;
-    for (int64_t f = 0; f < out.c; ++f) {
-      const int64_t block = f / kV, panel = block / kAmxPanel * kAmxPanel;
+    for (int64_t block = 0; block < out.blocks; ++block) {
+      const int64_t panel = block / kAmxPanel * kAmxPanel;
       const int64_t tile = std::min<int64_t>(kAmxPanel, out.blocks - panel) * kAmxTile;  // of one part of a step
-      Bf16* const column = first + panel * block_numbers() + (block - panel) * kAmxTile + f % kV * 2;
-      for (int64_t c = 0; c < in_.c; ++c) {
+      const float* const from = w.data + block * kV * apart;
+      const int filters = static_cast<int>(std::min<int64_t>(kV, out.c - block * kV));
+      Bf16* to = const_cast<Bf16*>(weights()) + panel * block_numbers() + (block - panel) * kAmxTile;
+      // Of a step's numbers, those before `count`; `at` finds one by where it is among them.
+      const auto add_step = [&](int64_t count, const auto& at) {
+        for (int64_t k = 0; k < std::min<int64_t>(count, kAmxChannels); k += 2) {
+          kernels_->weights(at(k), k + 1 < count ? at(k + 1) : nullptr, apart, filters, shape_.parts, to + k * kV,
+                            tile);
+        }
+        to += parts * tile;
+      };
+      if (in_.blocked) {
+        for (int64_t c = 0; c < in_.c; c += kAmxChannels) {
+          for (int64_t tap = 0; tap < taps; ++tap) {
+            add_step(in_.c - c, [&](int64_t k) { return from + (c + k) * taps + tap; });
+          }
+        }
+      } else {
         for (int64_t y = 0; y < height; ++y) {
-          for (int64_t x = 0; x < width; ++x) {
-            const int64_t in_row = x * in_.c + c;
-            const int64_t step =
-                in_.blocked ? (c / kAmxChannels * height + y) * width + x : y * row_steps + in_row / kAmxChannels;
-            const int64_t k = (in_.blocked ? c : in_row) % kAmxChannels;
-            Bf16* const number = column + step * parts * tile + k / 2 * kV * 2 + k % 2;
-            float rest = *next++;
-            for (int64_t i = 0; i < parts; ++i) {
-              number[i * tile] = round_bf16(rest);
-              rest -= widen_bf16(number[i * tile]);
-              if (!std::isfinite(rest)) rest = 0.0f;
-            }
+          for (int64_t first = 0; first < in_row; first += kAmxChannels) {
+            add_step(in_row - first, [&](int64_t k) {
+              const int64_t x = (first + k) / in_.c, c = (first + k) % in_.c;
+              return from + (c * height + y) * width + x;
+            });
           }
         }
       }

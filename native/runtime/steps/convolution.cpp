@@ -244,17 +244,18 @@ class DirectStep final : public Step {
         const float* filled = to;
         for (int cb = 0; cb < in_blocks_; ++cb) {
           for (const Tap& tap : taps) {
-            for (int l = 0; l < lanes; ++l) {
-              const int c = (g * in_blocks_ + cb) * lanes + l;
-              for (int k = 0; k < width; ++k, ++to) {
-                const int f = (g * out_blocks_ + b) * V + k;
-                *to = 0.0f;
-                if (empty || c >= in_c || f >= out_c || c / in_per_group != f / out_per_group) continue;
-                const int64_t index =
-                    transposed
-                        ? ((static_cast<int64_t>(c) * out_per_group + f % out_per_group) * kh + tap.ky) * kw + tap.kx
-                        : ((static_cast<int64_t>(f) * in_per_group + c % in_per_group) * kh + tap.ky) * kw + tap.kx;
-                *to = w.data[index];
+            for (int l = 0; l < lanes; ++l, to += width) {
+              const int c = (g * in_blocks_ + cb) * lanes + l, first = (g * out_blocks_ + b) * V;
+              std::fill_n(to, width, 0.0f);
+              if (empty || c >= in_c) continue;
+              // Filters of the channel's group, and how far the weights of one and the next lie apart.
+              const int begin = c / in_per_group * out_per_group, end = begin + out_per_group;
+              const int64_t apart = transposed ? kh * kw : in_per_group * kh * kw;
+              const int64_t filter = transposed ? static_cast<int64_t>(c) * out_per_group
+                                                : static_cast<int64_t>(begin) * in_per_group + c % in_per_group;
+              const float* const from = w.data + (filter * kh + tap.ky) * kw + tap.kx;
+              for (int f = std::max(first, begin); f < std::min(first + width, end); ++f) {
+                to[f - first] = from[(f - begin) * apart];
               }
             }
           }

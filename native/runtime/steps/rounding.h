@@ -28,15 +28,8 @@ class RoundedWeights {
     float* scale = const_cast<float*>(scales(column));
     for (size_t first = 0; first < rows_; first += kScaleRows, scale += width) {
       const size_t last = std::min(rows_, first + kScaleRows);
-      for (size_t k = 0; k < width; ++k) {
-        float top = 0.0f;
-        for (size_t r = first; r < last; ++r) top = std::max(top, std::fabs(w[r * width + k]));
-        scale[k] = top / 32767.0f;
-        const double inverse = top > 0.0f ? 32767.0 / static_cast<double>(top) : 0.0;
-        for (size_t r = first; r < last; ++r) {
-          codes[r * width + k] = static_cast<int16_t>(std::lrint(static_cast<double>(w[r * width + k]) * inverse));
-        }
-      }
+      for (size_t k = 0; k < width; k += kColumns)
+        round_columns(w, first, last, k, std::min(width, k + kColumns), width, codes, scale);
     }
   }
 
@@ -52,6 +45,28 @@ class RoundedWeights {
   }
 
  private:
+  static constexpr size_t kColumns = 16;  // a cache line
+
+  // Columns k0 ... k1 of rows `first` ... `last`, which share their scales.
+  static void round_columns(const float* w, size_t first, size_t last, size_t k0, size_t k1, size_t width,
+                            int16_t* codes, float* scale) {
+    float top[kColumns] = {};
+    double inverse[kColumns];
+    for (size_t r = first; r < last; ++r) {
+      for (size_t k = k0; k < k1; ++k) top[k - k0] = std::max(top[k - k0], std::fabs(w[r * width + k]));
+    }
+    for (size_t k = k0; k < k1; ++k) {
+      scale[k] = top[k - k0] / 32767.0f;
+      inverse[k - k0] = top[k - k0] > 0.0f ? 32767.0 / static_cast<double>(top[k - k0]) : 0.0;
+    }
+    for (size_t r = first; r < last; ++r) {
+      for (size_t k = k0; k < k1; ++k) {
+        codes[r * width + k] =
+            static_cast<int16_t>(std::lrint(static_cast<double>(w[r * width + k]) * inverse[k - k0]));
+      }
+    }
+  }
+
   size_t scale_rows() const { return (rows_ + kScaleRows - 1) / kScaleRows; }
 
   size_t rows_ = 0;

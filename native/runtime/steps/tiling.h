@@ -132,26 +132,18 @@ class Tiling {
   }
 
   // Spectra of one phase of the filters that filter(k) points to for k below `count`, one in each lane, `freq_stride`
-  // floats from one frequency to the next. Winograd's in double: its matrices cancel. `work`: spectra_floats().
+  // floats from one frequency to the next; zeros in the other lanes. `work`: spectra_floats().
   template <class Filter>
   void spectra(Filter filter, int count, int phase, float* work, float* to, size_t freq_stride) const {
-    const auto tap = [&](int k, int y, int x) {
-      y = y * stride_y_ + phase / stride_x_, x = x * stride_x_ + phase % stride_x_;
-      return y < kernel_h_ && x < kernel_w_ ? filter(k)[y * kernel_w_ + x] : 0.0f;
-    };
-    if (winograd != nullptr) {
-      double u[16 * 16];
-      float g[16 * 16];
-      for (int k = 0; k < count; ++k) {
-        for (int i = 0; i < kh * kw; ++i) g[i] = tap(k, i / kw, i % kw);
-        winograd_filter(*winograd, g, u);
-        for (int q = 0; q < form->freqs; ++q) to[static_cast<size_t>(q) * freq_stride + k] = static_cast<float>(u[q]);
-      }
-      return;
-    }
     float* const beside = work + form->work;
-    for (int i = 0; i < kh * kw; ++i) {
-      for (int k = 0; k < lanes_; ++k) beside[i * lanes_ + k] = k < count ? tap(k, i / kw, i % kw) : 0.0f;
+    float* tap = beside;
+    for (int i = 0; i < kh; ++i) {
+      for (int j = 0; j < kw; ++j, tap += lanes_) {
+        const int y = i * stride_y_ + phase / stride_x_, x = j * stride_x_ + phase % stride_x_;
+        const int known = y < kernel_h_ && x < kernel_w_ ? count : 0;
+        for (int k = 0; k < known; ++k) tap[k] = filter(k)[y * kernel_w_ + x];
+        std::fill(tap + known, tap + lanes_, 0.0f);
+      }
     }
     TileFilter f;
     f.taps = beside;
@@ -159,7 +151,7 @@ class Tiling {
     f.out = to;
     f.freq_stride = static_cast<ptrdiff_t>(freq_stride);
     f.work = work;
-    form->filter(f);
+    (winograd != nullptr ? winograd->spectra : form->filter)(f);
   }
   size_t spectra_floats() const { return form->work + static_cast<size_t>(kh) * kw * lanes_; }
 

@@ -114,5 +114,6 @@ def build(lowered: Lowered, chosen: list[Candidate], target: Target) -> Built:
             net.add_step(*step_arguments(draft, candidate))
         except ValueError as error:
             raise GraphError(f"layer {draft.name!r}: {error}") from error
+    _native.return_free_pages()  # packing and reading have left some, and the arena is about to take its own
     net.finish()
     return Built(net, lowered, list(chosen), arena, least)

@@ -5,7 +5,7 @@ their error weighs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +48,7 @@ def keep_budget(
         error = probes.error(built)
         risky = [i for i, c in enumerate(built.chosen) if not c.exact and i not in stuck]
         if error <= budget and downs and limit is None:
-            measure = partial(probes.error, built)
+            measure = partial(probes.error, built, budget)
             error = _fewest(built, downs, batch, measure, budget, error)
             if seconds is not None:
                 error = _give_back(built, downs, seconds, measure, budget, error)
@@ -156,7 +156,7 @@ def _price(
     times = seconds[index] if seconds is not None else {}
     if now.label not in times:
         return 0.0, -own
-    finer = _finer(built, index, own_error, seconds)[0]
+    finer = next(_finer(built, index, own_error, seconds))
     if finer.label not in times:
         return math.inf, -own
     gain = own**2 - (0.0 if finer.exact else own_error(index, finer) ** 2)
@@ -178,13 +178,15 @@ def _step_down(
 
 def _finer(
     built: Built, index: int, own_error: OwnError, seconds: Sequence[Mapping[str, float]] | None
-) -> list[Candidate]:
-    """Return the candidates that are clearly more exact, fastest first; best guess first where none was timed.
+) -> Iterator[Candidate]:
+    """Yield the candidates that are clearly more exact, fastest first; best guess first where none was timed.
 
-    Where nothing can be compared (no error of its own on the sample, or none that is finite), the exact ones.
+    Where nothing can be compared (no error of its own on the sample, or none that is finite), the exact ones. An error
+    is measured when it is asked for, and mostly the first candidate will do.
     """
     known = own_error(index, built.chosen[index])
-    candidates = built.lowered.drafts[index].candidates
-    allowed = [c for c in candidates if c.exact or own_error(index, c) < known * 0.7 < math.inf]
     times = seconds[index] if seconds is not None else {}
-    return sorted(allowed, key=lambda c: times.get(c.label, math.inf))
+    candidates = built.lowered.drafts[index].candidates
+    for c in sorted(candidates, key=lambda c: times.get(c.label, math.inf)):
+        if c.exact or own_error(index, c) < known * 0.7 < math.inf:
+            yield c

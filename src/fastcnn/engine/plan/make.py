@@ -18,7 +18,7 @@ from fastcnn.engine.plan.build import Built, build
 from fastcnn.engine.plan.cache import TunedBefore, load_tuned, plan_key, store_tuned
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.error_budget import OwnError, keep_budget
-from fastcnn.engine.plan.layer_error import layer_error
+from fastcnn.engine.plan.layer_error import LayerErrors
 from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
@@ -145,9 +145,10 @@ def _planned(
 
     if misfits:
         known_error = None
-    own_error = _own_errors(lowered, target)
+    own_error = _OwnErrors(lowered, target)
     if known_error is not None and any(own_error(i, c) > tolerance for i, c in enumerate(chosen) if not c.exact):
         known_error = None
+    own_error.free_samples()
     reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
     unmeasured = reorders and known_error is None and not inputs and how != "tune"
     huge = sum(d.macs for d in lowered.drafts) > MOST_MACS
@@ -223,17 +224,25 @@ def _planned(
     return Planned(plan, built)
 
 
-def _own_errors(lowered: Lowered, target: Target) -> OwnError:
+class _OwnErrors:
     """Error of a step alone under a candidate, measured at most once for every algorithm."""
-    known: dict[tuple[int, str], float] = {}
 
-    def own_error(index: int, candidate: Candidate) -> float:
+    def __init__(self, lowered: Lowered, target: Target) -> None:
+        self._lowered, self._target = lowered, target
+        self._known: dict[tuple[int, str], float] = {}
+        self._layers: dict[int, LayerErrors] = {}
+
+    def __call__(self, index: int, candidate: Candidate) -> float:
         key = (index, tuning.algorithm(candidate.label))
-        if key not in known:
-            known[key] = layer_error(lowered.drafts[index], candidate, target)
-        return known[key]
+        if key not in self._known:
+            if index not in self._layers:
+                self._layers[index] = LayerErrors(self._lowered.drafts[index], self._target)
+            self._known[key] = self._layers[index].of(candidate)
+        return self._known[key]
 
-    return own_error
+    def free_samples(self) -> None:
+        """Give back what the layers were measured with: megabytes, a few milliseconds each to make again."""
+        self._layers.clear()
 
 
 def _if_finite(error: float) -> float | None:

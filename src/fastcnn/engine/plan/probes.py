@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,10 +48,22 @@ class Probes:
         """Whether the exact kernels' outputs are, so that others can be compared."""
         return all(np.isfinite(y).all() for _, outputs in self._probes for y in outputs)
 
-    def error(self, built: Built) -> float:
-        """Return the error of the worst picture under the kernels that are chosen now (design §5)."""
+    def error(self, built: Built, enough: float = math.inf) -> float:
+        """Return the error of the worst picture under the kernels that are chosen now (design §5).
+
+        The first probe that exceeds ``enough`` is the last one that is tried; the worst ones before come first.
+        """
         built.net.finish()
-        return max(tuning.relative_error(tuning.run_once(built, probe), exact) for probe, exact in self._probes)
+        worst = 0.0
+        for at, (probe, exact) in enumerate(self._probes):
+            error = tuning.relative_error(tuning.run_once(built, probe), exact)
+            if error > worst:
+                worst, first = error, at
+            if not error <= enough:
+                break
+        if worst > 0:
+            self._probes.insert(0, self._probes.pop(first))
+        return worst
 
 
 def normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
