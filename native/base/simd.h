@@ -44,6 +44,11 @@ template <int V>
 [[gnu::always_inline]] inline void store(float* p, Vec<V> v) {
   *reinterpret_cast<typename VecType<V>::unaligned*>(p) = v;
 }
+template <int V>
+[[gnu::always_inline]] inline Vec<V> load_i16(const int16_t* p) {
+  typedef int16_t Short __attribute__((vector_size(V * 2), aligned(2), may_alias));
+  return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Short*>(p), IVec<V>), Vec<V>);
+}
 // Memory that will be wanted soon, fetched into L2 a few cache lines at a time by code that computes meanwhile.
 struct Ahead {
   const char* at = nullptr;

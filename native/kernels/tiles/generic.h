@@ -3,34 +3,42 @@
 
 #include "base/simd.h"
 #include "kernels/tiles/tiles.h"
+#include "kernels/unpack/unpack.h"
 
 namespace fastcnn {
 namespace {
 
-// P tiles of a group of TILE times NV vectors of output channels. Two pointers and constant displacements only: the
-// loop is as many fused multiply-adds as the registers allow and the loads that feed them.
-template <int V, int TILE, int P, int NV>
-[[gnu::always_inline]] inline void product_tile(const float* v, const float* u, float* m, int blocks, bool add,
-                                                Ahead ahead) {
-  Vec<V> acc[P][NV] = {};
-  for (int cb = 0; cb < blocks; ++cb) {
-    ahead.visit();
+// Adds V rows of weights times V channels of P tiles to sums of P tiles by NV vectors of output channels; weight(i) is
+// vector i of the rows. Two pointers and constant displacements only: as many fused multiply-adds as the registers
+// allow and the loads that feed them.
+template <int V, int P, int NV, class Weight>
+[[gnu::always_inline]] inline void add_rows(const float* v, Weight weight, Vec<V> (&acc)[P][NV]) {
 #pragma GCC unroll 16
-    for (int l = 0; l < V; ++l) {
-      Vec<V> w[NV];
+  for (int l = 0; l < V; ++l) {
+    Vec<V> w[NV];
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) w[j] = load<V>(u + (l * NV + j) * V);
+    for (int j = 0; j < NV; ++j) w[j] = weight(l * NV + j);
 #pragma GCC unroll 16
-      for (int i = 0; i < P; ++i) {
-        const Vec<V> x = splat<V>(v[i * V + l]);
+    for (int i = 0; i < P; ++i) {
+      const Vec<V> x = splat<V>(v[i * V + l]);
 #pragma GCC unroll 16
-        for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
-      }
+      for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
     }
+  }
+}
+
+// P tiles of a group of TILE times a panel.
+template <int V, int TILE, int P, int NV>
+[[gnu::always_inline]] inline void product_tile(const float* v, const TileProduct& p, float* m, Ahead ahead) {
+  const float* u = p.u;
+  Vec<V> acc[P][NV] = {};
+  for (int cb = 0; cb < p.blocks; ++cb) {
+    ahead.visit();
+    add_rows<V, P, NV>(v, [&](int i) __attribute__((always_inline)) { return load<V>(u + i * V); }, acc);
     v += TILE * V;
     u += V * NV * V;
   }
-  if (add) {
+  if (p.add) {
 #pragma GCC unroll 16
     for (int i = 0; i < P; ++i)
 #pragma GCC unroll 16
@@ -42,15 +50,43 @@ template <int V, int TILE, int P, int NV>
     for (int j = 0; j < NV; ++j) store<V>(m + (i * NV + j) * V, acc[i][j]);
 }
 
+// Likewise of codes, which are widened in registers: the sums of one row of scales are scaled once.
+template <int V, int TILE, int P, int NV>
+[[gnu::always_inline]] inline void product_codes(const float* v, const TileProduct& p, float* m, Ahead ahead) {
+  constexpr int kBlocks = kScaleRows / V;
+  const int16_t* q = p.codes;
+  const float* scales = p.scales;
+  for (int first = 0; first < p.blocks; first += kBlocks, scales += NV * V) {
+    const int last = first + kBlocks < p.blocks ? first + kBlocks : p.blocks;
+    Vec<V> acc[P][NV] = {};
+    for (int cb = first; cb < last; ++cb) {
+      ahead.visit();
+      add_rows<V, P, NV>(v, [&](int i) __attribute__((always_inline)) { return load_i16<V>(q + i * V); }, acc);
+      v += TILE * V;
+      q += V * NV * V;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) {
+        float* const to = m + (i * NV + j) * V;
+        const Vec<V> sum = acc[i][j] * load<V>(scales + j * V);
+        store<V>(to, first > 0 || p.add ? sum + load<V>(to) : sum);
+      }
+  }
+}
+
 // A group of `count` tiles, found among P, P - 1, ... 1.
 template <int V, int TILE, int P, int NV>
 [[gnu::always_inline]] inline void product_group(const float* v, const TileProduct& p, float* m, int count,
                                                  Ahead ahead) {
   if constexpr (P > 0) {
-    if (count == P) {
-      product_tile<V, TILE, P, NV>(v, p.u, m, p.blocks, p.add, ahead);
-    } else {
+    if (count != P) {
       product_group<V, TILE, P - 1, NV>(v, p, m, count, ahead);
+    } else if (p.codes != nullptr) {
+      product_codes<V, TILE, P, NV>(v, p, m, ahead);
+    } else {
+      product_tile<V, TILE, P, NV>(v, p, m, ahead);
     }
   }
 }

@@ -7,12 +7,6 @@
 namespace fastcnn {
 namespace {
 
-template <int V>
-[[gnu::always_inline]] inline Vec<V> load_i16(const int16_t* p) {
-  typedef int16_t Short __attribute__((vector_size(V * 2), aligned(2), may_alias));
-  return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Short*>(p), IVec<V>), Vec<V>);
-}
-
 constexpr int kDotAhead = 3 * kUnpackAhead / 4;  // nothing to bridge: the stream never pauses
 
 template <int V, int NV>

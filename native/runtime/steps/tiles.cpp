@@ -7,7 +7,7 @@
 // split "panels": threads transform shares of the input into one V, wait, then take shares of the output channels; for
 // small maps, where the weights are what costs and each core should read only half of them.
 //
-// weights "i16": spectra in 16 bits, expanded a piece at a time into L1; for layers that wait for their weights.
+// weights "i16": spectra in 16 bits, widened in registers; for layers that wait for their weights.
 #include "kernels/tiles/tiles.h"
 
 #include <algorithm>
@@ -27,7 +27,6 @@ class TileStep final : public Step {
         blocks_(tiling_.blocks()),
         form_(*tiling_.form),
         kernels_(tile_kernels(spec.isa)),
-        unpack_(unpack_kernels(spec.isa)),
         op_(spec.op),
         lanes_(kernels_.lanes) {
     out = spec.out;
@@ -106,8 +105,8 @@ class TileStep final : public Step {
   }
 
  private:
-  // M, a piece of expanded weights and workspace: what each thread has for itself.
-  size_t own_floats() const { return m_floats() + (i16_ ? kPiece : 0) + form_.work; }
+  // M and workspace: what each thread has for itself.
+  size_t own_floats() const { return m_floats() + form_.work; }
   size_t m_floats() const { return static_cast<size_t>(form_.freqs) * static_cast<size_t>(m_stride_); }
 
   // [panel][frequency][C][panel width]
@@ -166,7 +165,7 @@ class TileStep final : public Step {
       TileInput tile = tiling_.input(ctx, at, cb);
       tile.out = v + k / group * group_stride_ + (static_cast<ptrdiff_t>(cb) * kernels_.tile + k % group) * V;
       tile.freq_stride = v_stride_;
-      tile.work = own + m_floats() + (i16_ ? kPiece : 0);
+      tile.work = own + m_floats();
       form_.input(tile);
     }
   }
@@ -188,22 +187,18 @@ class TileStep final : public Step {
       const size_t column = static_cast<size_t>(b) * V * freqs;
       for (int q = 0; q < freqs; ++q) {
         p.m = mbuf + q * m_stride_;
+        const bool last = q + 1 == freqs && b + width == block1;
         if (i16_) {
-          float* piece = mbuf + freqs * m_stride_;
-          const int blocks = std::max(1, kPiece / (V * width * V));
-          for (int cb = 0; cb < blocks_; cb += blocks) {
-            p.blocks = std::min(blocks, blocks_ - cb);
-            p.add = cb > 0;
-            rounded_.expand(unpack_, column + static_cast<size_t>(q) * width * V, width, cb * V, (cb + p.blocks) * V,
-                            piece);
-            p.v = v + q * v_stride_ + static_cast<ptrdiff_t>(cb) * kernels_.tile * V;
-            p.u = piece;
-            kernels_.product(p);
-          }
+          const size_t matrix = column + static_cast<size_t>(q) * width * V;
+          const ptrdiff_t size = steps * width * V;
+          p.v = v + q * v_stride_;
+          p.codes = rounded_.codes(matrix);
+          p.scales = rounded_.scales(matrix);
+          p.next = last ? next : Region{p.codes + size, size * ptrdiff_t{sizeof(int16_t)}};
+          kernels_.product(p);
         } else {
           p.u = weights_.data() + steps * (static_cast<ptrdiff_t>(column) + q * width * V);
-          const Region following =
-              q + 1 == freqs && b + width == block1 ? next : Region{p.u + steps * width * V, 4 * steps * width * V};
+          const Region following = last ? next : Region{p.u + steps * width * V, 4 * steps * width * V};
           // Long sums in runs, which round less than one sum over all channels.
           const int runs = static_cast<int>((int64_t{blocks_} * V + kSumTerms - 1) / kSumTerms);
           for (int k = 0; k < runs; ++k) {
@@ -223,7 +218,7 @@ class TileStep final : public Step {
           TileOutput o = tiling_.output(ctx, at, b + j);
           o.in = mbuf + (static_cast<ptrdiff_t>(k) * width + j) * V;
           o.freq_stride = m_stride_;
-          o.work = mbuf + m_floats() + (i16_ ? kPiece : 0);
+          o.work = mbuf + m_floats();
           form_.output(o);
         }
       }
@@ -231,14 +226,12 @@ class TileStep final : public Step {
     }
   }
 
-  static constexpr int kPiece = 4096;  // floats: half of a 32 KiB L1
   static constexpr int kSumTerms = 256;
 
   Tiling tiling_;
   int blocks_;  // of input channels and phases of the stride
   const TileForm& form_;
   const TileKernels& kernels_;
-  const UnpackKernels& unpack_;
   std::string op_;
   int lanes_;
   Buffer weights_;
