@@ -92,12 +92,12 @@ struct TileProduct {
   // Or, instead of u, in 16 bits: the codes of u, and a scale for kScaleRows rows of a column (kernels/unpack).
   const int16_t* codes = nullptr;
   const float* scales = nullptr;
-  float* m = nullptr;          // [tiles][width * V]
-  int group = 1;               // tiles of a group; the last one may have fewer
-  int tiles = 0, blocks = 0;   // blocks of input channels
-  int width = 0;               // vectors of output channels, at most `panel`
-  bool add = false;            // to what m holds
-  Region next;                 // what will be read after u or codes: fetched meanwhile
+  float* m = nullptr;         // [tiles][width * V]
+  int group = 1;              // tiles of a group; the last one may have fewer
+  int tiles = 0, blocks = 0;  // blocks of input channels
+  int width = 0;              // vectors of output channels, at most `panel`
+  bool add = false;           // to what m holds
+  Region next;                // what will be read after u or codes: fetched meanwhile
 };
 
 // Of one frequency: out[c][f] += sum over tiles of x[tile][c] * g[tile][f], with x and g as V is for product().
