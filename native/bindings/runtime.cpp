@@ -192,7 +192,8 @@ void bind_runtime(nb::module_& m) {
       },
       nb::arg("m"), nb::arg("r"), "AT (m x t), G (t x r), BT (t x t), row-major");
   m.def("step_ops", &step_ops);
-  m.def("return_free_pages", &return_free_pages, "Give the heap's free pages back to the system.");
+  m.def("return_free_pages", &return_free_pages, nb::call_guard<nb::gil_scoped_release>(),
+        "Give the heap's free pages back to the system.");
 
   nb::class_<Net>(m, "Net")
       .def(

@@ -32,7 +32,7 @@ def _job(folder: Path, **changes: object) -> Job:
 
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
     job = _job(tmp_path, seconds=2.5, outputs="y.npy")
-    job.write(tmp_path / "job.json")
+    (tmp_path / "job.json").write_text(job.dumps(), encoding="utf-8")
     assert Job.read(tmp_path / "job.json") == job
 
 
@@ -53,7 +53,7 @@ def test_bad_job_files(tmp_path: Path, text: str, words: str, capsys: pytest.Cap
     path = tmp_path / "job.json"
     if "=" in text:
         name, _, value = text.partition("=")
-        _job(tmp_path).write(path)
+        path.write_text(_job(tmp_path).dumps(), encoding="utf-8")
         data = json.loads(path.read_text())
         data[name] = {"7": 7, "'fly'": "fly", "'2'": "2", "True": True, "None": None}[value]
         text = json.dumps(data)

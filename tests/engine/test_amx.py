@@ -123,6 +123,23 @@ def test_convolution_of_a_picture(
 
 
 @on_tiles
+@pytest.mark.parametrize("products", ["bf16", "bf16x3", "bf16x6"])
+@pytest.mark.parametrize("in_c", [1, 2, 3, 4, 5])
+def test_rows_of_a_picture_of_many_vectors(isa: str, in_c: int, products: str) -> None:
+    """Whole vectors of pixels one after the other, and a rest."""
+    make = Maker(in_c, (1, in_c, 9, 50))
+    layer = make.conv("x0", in_c, 20, 5, stride=2)
+    key = make.nodes[-1].params["weight"]
+    if products == "bf16":
+        make.weights[key] = on_bf16_grid(make.weights[key])
+    net = compiled(make.graph(layer), isa, 1, exact=True)
+    draft = next(d for d in native(net).lowered.drafts if d.name == layer)
+    assert not draft.inputs[0].storage.blocked
+    take(net, layer, split="pixels", rows=2, images=1, products=products)
+    check(net, products)
+
+
+@on_tiles
 def test_slopes_of_channels(isa: str) -> None:
     make = Maker(6, (2, 40, 7, 9))
     layer = make.conv(make.op("mul_scalar", "x0", value=1.0), 40, 50)

@@ -231,6 +231,18 @@ def test_winograd(
     assert error <= WINOGRAD[t] + rounding
 
 
+@pytest.mark.parametrize("op", ["winograd", "fft"])
+@pytest.mark.parametrize(("in_c", "out_c"), [(64, 16), (65, 17), (130, 33), (200, 40)])
+def test_spectra_of_16_bits_have_a_scale_for_every_64_channels(isa: str, op: str, in_c: int, out_c: int) -> None:
+    form = {"m": 2} if op == "winograd" else {"tile": 8}
+    candidate = Candidate("w", op, {**form, "chunk": 9, "split": "panels", "weights": "i16"}, exact=False)
+    error = tiled_error(
+        isa, candidate, (3, 3), (1, 1), n=1, in_c=in_c, out_c=out_c, h=9, w=11, pad=(1, 1, 1, 1), threads=2,
+        residual=False, act=None, late=False, dilation=(1, 1),
+    )  # fmt: skip
+    assert error <= 6e-5
+
+
 @FEW
 @given(
     size=st.sampled_from(range(12)), kh=st.integers(1, 64), kw=st.integers(1, 64), stride=STRIDES,

@@ -89,7 +89,8 @@ struct TileProduct {
   const float* v = nullptr;    // first group, first channel block
   ptrdiff_t group_stride = 0;  // floats between groups
   const float* u = nullptr;    // [blocks * V][width * V]
-  // Or, instead of u, in 16 bits: the codes of u, and a scale for kScaleRows rows of a column (kernels/unpack).
+  // Or, instead of u, in 16 bits: the codes of u, and a scale for kScaleRows rows of a column (kernels/unpack). Sums of
+  // products with codes overflow where inputs are beyond 1e32.
   const int16_t* codes = nullptr;
   const float* scales = nullptr;
   float* m = nullptr;         // [tiles][width * V]

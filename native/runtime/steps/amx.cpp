@@ -12,7 +12,6 @@
 // split "panels": threads copy shares of the input into one copy, wait, then take shares of the output channels; each
 // core reads only half of the weights.
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/amx/amx.h"
 #include "runtime/step.h"

@@ -51,9 +51,9 @@ class Job:
     tolerance: str = "fp32"
     outputs: str = ""
 
-    def write(self, path: Path) -> None:
-        """Write the job as JSON."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+    def dumps(self) -> str:
+        """Return the job as JSON."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Job:

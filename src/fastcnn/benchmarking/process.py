@@ -1,4 +1,4 @@
-"""Start one worker process with its threads fixed, and bring its answer back."""
+"""Start one worker process with its threads and instruction set fixed, and bring its answer back."""
 
 from __future__ import annotations
 
@@ -27,22 +27,48 @@ def run_worker(job: Job, *, timeout_s: float) -> dict[str, Any]:
     EngineFailedError
         If the process fails, dies of a signal, takes longer than ``timeout_s`` or writes no answer.
     """
-    environment = dict(os.environ)
-    environment.update(dict.fromkeys(_THREAD_VARIABLES, str(job.threads)))
-    if job.isa:
-        environment["FASTCNN_ISA"] = job.isa
+    return run_apart(
+        "fastcnn.benchmarking.worker", job.dumps(), Path(job.result), what=job.engine, threads=job.threads,
+        isa=job.isa, timeout_s=timeout_s,
+    )  # fmt: skip
+
+
+def run_apart(
+    module: str, order: str, result: Path, *, what: str, threads: int, isa: str, timeout_s: float
+) -> dict[str, Any]:
+    """Run ``python -m module FILE`` in a fresh process and return the JSON that it writes to ``result``.
+
+    Parameters
+    ----------
+    module : str
+    order : str
+        Contents of FILE.
+    result : Path
+    what : str
+        Begins the message of an error.
+    threads : int
+    isa : str
+        FASTCNN_ISA of the process; empty for none.
+    timeout_s : float
+
+    Raises
+    ------
+    EngineFailedError
+        If the process fails, dies of a signal, takes too long or writes no answer.
+    """
+    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+    if isa:
+        environment["FASTCNN_ISA"] = isa
     source = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH", ""))))
-    result = Path(job.result)
     result.unlink(missing_ok=True)
-    # -P: a file in the current folder must not shadow a library.
-    command = [sys.executable, "-P", "-m", "fastcnn.benchmarking.worker"]
     with tempfile.TemporaryDirectory(prefix="fastcnn-job-") as folder:
         path = Path(folder) / "job.json"
-        job.write(path)
+        path.write_text(order, encoding="utf-8")
         try:
+            # -P: a file in the current folder must not shadow a library.
             done = subprocess.run(
-                [*command, str(path)],
+                [sys.executable, "-P", "-m", module, str(path)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -51,10 +77,10 @@ def run_worker(job: Job, *, timeout_s: float) -> dict[str, Any]:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise EngineFailedError(f"{job.engine}: no answer within {timeout_s:.0f} s") from error
+            raise EngineFailedError(f"{what}: no answer within {timeout_s:.0f} s") from error
     text = done.stdout.decode("utf-8", errors="replace")
     if done.returncode != 0 or not result.is_file():
-        raise EngineFailedError(f"{job.engine}: {_reason(done.returncode, text)}")
+        raise EngineFailedError(f"{what}: {_reason(done.returncode, text)}")
     answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -36,6 +37,7 @@ class LiveBytes(TorchDispatchMode):
         self._take = scratch.take
 
     def __enter__(self) -> LiveBytes:
+        gc.disable()  # the buffers of an earlier test's graphs would come back to the pool meanwhile, and count
         scratch.take = self._take_and_follow
         super().__enter__()
         return self
@@ -43,6 +45,7 @@ class LiveBytes(TorchDispatchMode):
     def __exit__(self, *what: Any) -> None:
         super().__exit__(*what)
         scratch.take = self._take
+        gc.enable()
 
     def _take_and_follow(self, sizes: Any, **limits: Any) -> list[scratch.Floats]:
         arrays = self._take(sizes, **limits)

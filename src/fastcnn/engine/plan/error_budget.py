@@ -17,7 +17,7 @@ from fastcnn.engine.plan.slots import Candidate
 OwnError = Callable[[int, Candidate], float]
 
 _MOST_ASKED = 64
-"""Steps that are tried one by one: each costs an inference and packing its weights twice."""
+"""Steps that are tried one by one: each costs inferences and packing its weights twice."""
 _AIM = 0.9
 """Of the budget, for the error that is reckoned: a net's errors do not add up quite like squares."""
 

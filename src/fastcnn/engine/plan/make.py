@@ -23,7 +23,7 @@ from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
-from fastcnn.engine.plan.probes import Probes, normal_inputs
+from fastcnn.engine.plan.probes import Probes, made_up, normal_inputs
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.plan.weight_memory import keep_weight_memory
 
@@ -42,7 +42,7 @@ MOST_TIMED_RELAXED = 24
 """Candidates of a layer that tuning times: with AMX, or bf16 and 16-bit spectra, there are many."""
 
 MOST_MACS = 4 * 10**12
-"""Multiply-adds of an inference that is still run on made-up inputs to measure an error: minutes on a small machine."""
+"""Multiply-adds that are still spent on measuring an error once on made-up inputs: minutes on a small machine."""
 
 
 @dataclass
@@ -146,12 +146,11 @@ def _planned(
     if misfits:
         known_error = None
     own_error = _OwnErrors(lowered, target)
-    if known_error is not None and any(own_error(i, c) > tolerance for i, c in enumerate(chosen) if not c.exact):
+    if known_error is not None and own_error.any_above(tolerance, chosen):
         known_error = None
-    own_error.free_samples()
     reorders = any(not c.exact for d in lowered.drafts for c in d.candidates)
     unmeasured = reorders and known_error is None and not inputs and how != "tune"
-    huge = sum(d.macs for d in lowered.drafts) > MOST_MACS
+    huge = sum(d.macs for d in lowered.drafts) * (1 + made_up(input_shapes[0][0])) > MOST_MACS
     if unmeasured and huge:
         chosen, reorders = tuning.exact_choice(lowered), False
         notes.append("too much arithmetic to measure an error while planning: exact kernels")
@@ -196,6 +195,8 @@ def _planned(
                 built, probes, tolerance * SAFETY, own_error, seconds, limit=target.weight_bytes
             )
             notes += dropped
+    del probes
+    own_error.free_samples()
     groups = find_groups(lowered, built.chosen, target)
     # What was timed with other kernels says nothing: budget and limit depend on more than the key of the cache.
     timed = how == "tune" and (cached is None or cached.band_choices != _choices(built))
@@ -239,6 +240,14 @@ class _OwnErrors:
                 self._layers[index] = LayerErrors(self._lowered.drafts[index], self._target)
             self._known[key] = self._layers[index].of(candidate)
         return self._known[key]
+
+    def any_above(self, limit: float, chosen: Sequence[Candidate]) -> bool:
+        """Say whether one layer alone is worse than the limit."""
+        for index, candidate in enumerate(chosen):
+            if not candidate.exact and self(index, candidate) > limit:
+                return True
+            self.free_samples()
+        return False
 
     def free_samples(self) -> None:
         """Give back what the layers were measured with: megabytes, a few milliseconds each to make again."""

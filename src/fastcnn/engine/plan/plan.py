@@ -54,8 +54,9 @@ class Bands:
 class Plan:
     """An immutable plan for one set of input shapes.
 
-    ``error`` is the net's, against its own exact kernels on the calibration inputs; ``None`` where nothing was
-    reordered or nothing could be measured. With ``error_as_saved`` it is what the file says, not measured here.
+    ``error`` is the net's, against its own exact kernels on the calibration inputs and more of their kind; ``None``
+    where nothing was reordered or nothing could be measured. With ``error_as_saved`` it is what the file says, not
+    measured here.
     ``arena_bytes`` and ``scratch_bytes`` are needed once per running inference, ``weight_bytes`` once. ``bands`` are
     the groups of steps that run together.
     """

@@ -11,20 +11,31 @@ from fastcnn.engine.graph.graph import Array
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan import tune as tuning
 from fastcnn.engine.plan.build import Built
+from fastcnn.engine.plan.limits import check_memory
 
 PICTURES = 4
 """So many pictures at least tell a net's error: from one to the next it may double."""
+
+LEAST_TOP = 0.01
+"""Of the given pictures' largest output: errors are relative, and a made-up picture that a net hardly answers says
+little about pictures that it answers."""
 
 _COARSE = 16
 """Smooth inputs are straight from one point to the next, this many pixels apart."""
 
 
+def made_up(pictures: int) -> int:
+    """Return how many sets of inputs are made up beside the given one, if that holds so many pictures."""
+    return max(1, math.ceil(PICTURES / max(1, pictures)) - 1)
+
+
 class Probes:
-    """The calibration inputs, and more of their range, with the outputs of the exact kernels.
+    """The calibration inputs, and more of their kind, with the outputs of the exact kernels.
 
     A net rounds smooth maps otherwise than noise (sums of like numbers grow), and pictures are smooth where the
     examples that people plan with are often noise. So at least one smooth input stands beside the given ones, then as
-    many of both kinds as make up ``PICTURES``.
+    many of both kinds as make up ``PICTURES``. Where a net's exact output for one of them is not finite or very small
+    (a square root of what is not negative for the given ones), it is left out.
 
     Parameters
     ----------
@@ -32,21 +43,29 @@ class Probes:
         With exact kernels chosen.
     inputs : sequence of ndarray
         One for each input of the net.
+
+    Raises
+    ------
+    GraphError
+        If this process cannot hold them.
     """
 
     def __init__(self, built: Built, inputs: Sequence[Array]) -> None:
-        pictures = max((x.shape[0] for x in inputs if x.ndim), default=1)
-        sets = [list(inputs)]
-        while len(sets) < 2 or len(sets) * pictures < PICTURES:
-            rng = np.random.default_rng(len(sets))
-            smooth = len(sets) % 2 == 1
-            sets.append([_alike(x, smooth, rng) for x in inputs])
-        self._probes = [(probe, tuning.run_once(built, probe)) for probe in sets]
-
-    @property
-    def finite(self) -> bool:
-        """Whether the exact kernels' outputs are, so that others can be compared."""
-        return all(np.isfinite(y).all() for _, outputs in self._probes for y in outputs)
+        outputs = built.lowered.outputs
+        sets = made_up(outputs[0][0] if outputs[0] else 1)
+        floats = sum(x.size for x in inputs) + sum(math.prod(shape) for shape in outputs)
+        check_memory(4 * floats * (1 + sets), "the inputs that tell this net's error")
+        given = tuning.run_once(built, inputs)
+        self._probes = [(list(inputs), given)]
+        self.finite = all(np.isfinite(y).all() for y in given)
+        """Whether the exact kernels' outputs for the given inputs are, so that others can be compared."""
+        least = LEAST_TOP * min(tuning.largest(given))
+        for k in range(1, 1 + sets if self.finite else 1):
+            rng = np.random.default_rng(k)
+            probe = [_alike(x, k % 2 == 1, rng) for x in inputs]
+            exact = tuning.run_once(built, probe)
+            if all(np.isfinite(y).all() for y in exact) and min(tuning.largest(exact)) >= least:
+                self._probes.append((probe, exact))
 
     def error(self, built: Built, enough: float = math.inf) -> float:
         """Return the error of the worst picture under the kernels that are chosen now (design §5).
@@ -54,15 +73,14 @@ class Probes:
         The first probe that exceeds ``enough`` is the last one that is tried; the worst ones before come first.
         """
         built.net.finish()
-        worst = 0.0
+        worst, first = 0.0, 0
         for at, (probe, exact) in enumerate(self._probes):
             error = tuning.relative_error(tuning.run_once(built, probe), exact)
             if error > worst:
                 worst, first = error, at
-            if not error <= enough:
+            if error > enough:
                 break
-        if worst > 0:
-            self._probes.insert(0, self._probes.pop(first))
+        self._probes.insert(0, self._probes.pop(first))
         return worst
 
 
@@ -73,13 +91,20 @@ def normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
 
 
 def _alike(x: Array, smooth: bool, rng: np.random.Generator) -> Array:
-    """Return noise, or a smooth field, with the mean, deviation and range that x has in every channel."""
+    """Return noise, or a smooth field, with about the mean and deviation that x has in every channel, in its range."""
     field = _smooth_noise(x.shape, rng) if smooth else rng.standard_normal(x.shape, np.float32)
-    axes = (0, *range(2, x.ndim)) if x.ndim > 2 else None
-    mean, deviation = x.mean(axes, np.float64, keepdims=True), x.std(axes, np.float64, keepdims=True)
-    low, high = x.min(axes, keepdims=True, initial=np.inf), x.max(axes, keepdims=True, initial=-np.inf)
-    alike: Array = np.clip(mean + deviation * field, low, high).astype(np.float32)
-    return alike
+    if x.min() == x.max():  # an example that stands for any: about it
+        return x + field
+    axes = (0, *range(2, x.ndim)) if math.prod(x.shape[2:]) > 1 else None
+    if smooth and axes is not None:
+        field -= field.mean(axes, keepdims=True)
+        field /= np.maximum(field.std(axes, keepdims=True), np.float32(1e-6))
+    # Float64 while squares are summed: theirs overflow sooner than the numbers do.
+    mean, deviation = (f(axes, np.float64, keepdims=True).astype(np.float32) for f in (x.mean, x.std))
+    field *= deviation
+    field += mean
+    np.clip(field, x.min(axes, keepdims=True), x.max(axes, keepdims=True), out=field)
+    return field
 
 
 def _smooth_noise(shape: Shape, rng: np.random.Generator) -> Array:

@@ -170,13 +170,20 @@ def by_layer(lowered: Lowered, seconds: list[dict[str, float]]) -> dict[str, dic
 
 def relative_error(result: Sequence[Array], exact: Sequence[Array]) -> float:
     """Design §5: per picture max|y - y_exact| / max|y_exact| over all outputs; the worst picture."""
-    worst = 0.0
-    batch = exact[0].shape[0] if exact[0].ndim else 1
-    for n in range(batch):
-        rows = [(y[n], e[n]) if e.ndim and e.shape[0] == batch else (y, e) for y, e in zip(result, exact, strict=True)]
-        top = max(float(np.max(np.abs(e), initial=0.0)) for _, e in rows)
-        off = max(float(np.max(np.abs(y.astype(np.float64) - e), initial=0.0)) for y, e in rows)
-        if not np.isfinite(off):
-            return float("inf")
-        worst = max(worst, off / top if top > 0 else off)
-    return worst
+    off = largest([y.astype(np.float64) - e for y, e in zip(result, exact, strict=True)])
+    if not np.isfinite(off).all():
+        return float("inf")
+    return max(o / top if top > 0 else o for o, top in zip(off, largest(exact), strict=True))
+
+
+def largest(outputs: Sequence[Array]) -> list[float]:
+    """Return every picture's largest magnitude over all outputs; not a number where one of them is none.
+
+    The first output says how many pictures there are; one that has another extent counts for each of them.
+    """
+    batch = outputs[0].shape[0] if outputs[0].ndim else 1
+    top = np.zeros(batch)
+    for y in outputs:
+        rows = np.abs(y).reshape(batch if y.ndim and y.shape[0] == batch else 1, -1)
+        top = np.maximum(top, rows.max(axis=1, initial=0.0))
+    return [float(t) for t in top]
