@@ -27,6 +27,52 @@ struct Window {
   return {begin, end, dilation, full};
 }
 
+// Whether any number of many vectors is none.
+template <int V>
+class Unordered {
+ public:
+  [[gnu::always_inline]] void add(Vec<V> a, Vec<V> b) {
+#if defined(__AVX512F__)
+    if constexpr (V == 16) {
+      found_ |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q);
+      return;
+    }
+#endif
+    mask_ |= (a != a) | (b != b);
+  }
+  [[gnu::always_inline]] bool any() const {
+#if defined(__AVX512F__)
+    if constexpr (V == 16) return found_ != 0;
+#endif
+#if defined(__AVX2__)
+    if constexpr (V == 8) return _mm256_movemask_ps((__m256)mask_) != 0;
+#endif
+    bool found = false;
+    for (int i = 0; i < V; ++i) found |= mask_[i] != 0;
+    return found;
+  }
+
+ private:
+  unsigned found_ = 0;
+  IVec<V> mask_ = {};
+};
+
+// The largest of K x K neighbours, all inside the map; false if one of them is no number.
+template <int V, int K>
+[[gnu::always_inline]] inline bool largest_of(const float* in, ptrdiff_t row, Vec<V>& best) {
+  Vec<V> x[K * K];
+#pragma GCC unroll 9
+  for (int i = 0; i < K * K; ++i) x[i] = load<V>(in + i / K * row + i % K * V);
+  Unordered<V> unordered;
+#pragma GCC unroll 9
+  for (int i = 0; i + 1 < K * K; i += 2) unordered.add(x[i], x[i + 1]);
+  if constexpr (K * K % 2 == 1) unordered.add(x[K * K - 1], x[K * K - 1]);
+  best = x[0];
+#pragma GCC unroll 9
+  for (int i = 1; i < K * K; ++i) best = max_nan<V>(best, x[i]);
+  return !unordered.any();
+}
+
 template <int V>
 void pool_run(const PoolShape& s, const float* in, float* out, int row0, int row1) {
   for (int oy = row0; oy < row1; ++oy) {
@@ -34,7 +80,16 @@ void pool_run(const PoolShape& s, const float* in, float* out, int row0, int row
     for (int ox = 0; ox < s.out_w; ++ox) {
       const Window wx = window(s, ox, s.w, s.out_w, s.kernel_w, s.stride_w, s.dilation_w, s.pad_left, s.pad_right);
       if (s.kind == PoolKind::kMax) {
-        Vec<V> best = splat<V>(-__builtin_inff());
+        Vec<V> best;
+        const float* const first = in + wy.begin * s.in_row + static_cast<ptrdiff_t>(wx.begin) * V;
+        const int rows = wy.end - wy.begin, columns = wx.end - wx.begin;
+        const bool dense = wy.step == 1 && wx.step == 1 && rows == columns;
+        if (dense && ((rows == 3 && largest_of<V, 3>(first, s.in_row, best)) ||
+                      (rows == 2 && largest_of<V, 2>(first, s.in_row, best)))) {
+          store<V>(out + oy * s.out_row + ox * V, best);
+          continue;
+        }
+        best = splat<V>(-__builtin_inff());
         for (int y = wy.begin; y < wy.end; y += wy.step) {
           for (int x = wx.begin; x < wx.end; x += wx.step) {
             const Vec<V> v = load<V>(in + y * s.in_row + x * V);

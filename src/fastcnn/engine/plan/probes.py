@@ -92,7 +92,7 @@ def normal_inputs(shapes: Sequence[Shape]) -> list[Array]:
 
 def _alike(x: Array, smooth: bool, rng: np.random.Generator) -> Array:
     """Return noise, or a smooth field, with about the mean and deviation that x has in every channel, in its range."""
-    field = _smooth_noise(x.shape, rng) if smooth else rng.standard_normal(x.shape, np.float32)
+    field: Array = _smooth_noise(x.shape, rng) if smooth else rng.standard_normal(x.shape, np.float32)
     if x.min() == x.max():  # an example that stands for any: about it
         return x + field
     axes = (0, *range(2, x.ndim)) if math.prod(x.shape[2:]) > 1 else None
