@@ -174,7 +174,7 @@ def test_the_worst_probe_is_what_a_plan_states(monkeypatch: pytest.MonkeyPatch) 
     def relative_error(y: Sequence[Array], exact: Sequence[Array]) -> float:
         calls[0] += 1
         if calls[0] == PICTURES - 1:
-            return 1.01e-3 * make.SAFETY
+            return 1.01e-3 * make.SAFETY_RELAXED
         return 5e-4 if calls[0] == 2 * PICTURES - 1 else 1e-4
 
     monkeypatch.setattr(tuning, "relative_error", relative_error)

@@ -31,11 +31,12 @@ logger = logging.getLogger("fastcnn")
 
 How = Literal["heuristic", "tune", "hint", "nearby"]
 
-SAFETY = 0.7
-"""Share of the tolerance that the probes may use: other inputs can be worse."""
-
 RELAXED_FROM = 1e-3
 """Tolerances below this are out of reach of bf16, which rounds to one part in 512."""
+
+SAFETY, SAFETY_RELAXED = 0.5, 0.7
+"""Share of the tolerance that the probes may use: other inputs can be worse. Winograd's errors follow the extremes of a
+picture, and double from one to the next; those of bf16 are relative to each number, and average out."""
 
 MOST_TIMED = 14
 MOST_TIMED_RELAXED = 24
@@ -155,6 +156,7 @@ def _planned(
         chosen, reorders = tuning.exact_choice(lowered), False
         notes.append("too much arithmetic to measure an error while planning: exact kernels")
     measured = reorders and known_error is None
+    budget = tolerance * safety(tolerance)
     built = build(lowered, tuning.exact_choice(lowered) if measured else chosen, target)
     # Only now, when the plan is known to fit, may inputs take memory.
     inputs = inputs or (normal_inputs(input_shapes) if measured or how == "tune" else [])
@@ -175,7 +177,7 @@ def _planned(
     error = known_error if reorders else None
     as_saved = error is not None
     if probes is not None:
-        error, dropped = keep_budget(built, probes, tolerance * SAFETY, own_error, seconds)
+        error, dropped = keep_budget(built, probes, budget, own_error, seconds)
         notes += dropped
     if target.weight_bytes is not None and built.net.weight_bytes > target.weight_bytes:
         if as_saved:  # that was said of other kernels
@@ -191,9 +193,7 @@ def _planned(
         notes += keep_weight_memory(built, target.weight_bytes, target.lanes, own_error, seconds)
         if probes is not None:
             # They are as exact as the ones before, each for itself: that is no promise for the net.
-            error, dropped = keep_budget(
-                built, probes, tolerance * SAFETY, own_error, seconds, limit=target.weight_bytes
-            )
+            error, dropped = keep_budget(built, probes, budget, own_error, seconds, limit=target.weight_bytes)
             notes += dropped
     del probes
     own_error.free_samples()
@@ -252,6 +252,11 @@ class _OwnErrors:
     def free_samples(self) -> None:
         """Give back what the layers were measured with: megabytes, a few milliseconds each to make again."""
         self._layers.clear()
+
+
+def safety(tolerance: float) -> float:
+    """Return the share of a tolerance that the probes may use."""
+    return SAFETY_RELAXED if tolerance >= RELAXED_FROM else SAFETY
 
 
 def _if_finite(error: float) -> float | None:
