@@ -215,3 +215,16 @@ def test_an_unwritable_folder(here: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert run_cli([*COMPILE, "--out", "x.fcnn"]) == BAD_INPUT
     assert "is not writable" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_python_wraps_is_one() -> None:
+    """Ctrl-C that falls into ``__set_name__``, as in an import: a RuntimeError up to Python 3.11."""
+
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
+        type("Owner", (), {"name": Interrupted()})
+    assert explain(caught.value, "run").code == INTERRUPTED
+    assert explain(RuntimeError("else"), "run").code == INTERNAL

@@ -46,7 +46,7 @@ def explain(error: BaseException, command: str) -> Failure:
     command : str
         The command that was running, for the hint.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if _is_interrupt(error):
         return Failure(code=INTERRUPTED, message="interrupted", hint="nothing was left half-written; run it again")
     if isinstance(error, GoalMissedError):
         return Failure(code=GOAL_MISSED, message=str(error), hint="loosen the goal, or change the settings behind it")
@@ -73,6 +73,13 @@ def explain(error: BaseException, command: str) -> Failure:
         message=f"unexpected {type(error).__name__}: {message}",
         hint="this is a mistake of fastcnn: report it with what FASTCNN_TRACEBACK=1 prints",
     )
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what it is, or was caused by: what falls into ``__set_name__`` comes out as a RuntimeError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _line(text: str) -> str:
