@@ -176,13 +176,13 @@ const TileForm& tiled_map(StepRule& r, int64_t most_stride, Find find) {
 }
 
 template <class Find>
-int64_t tiles_rule(StepRule& r, Find find) {
+int64_t tiles_rule(StepRule& r, std::initializer_list<const char*> splits, Find find) {
   const TileForm& form = tiled_map(r, kMostTileStride, find);
   const Tensor &in = r.s.in[0], &out = r.s.out;
   const FloatArray& w = r.weight("weight", 4);
   r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
   r.integer("groups", 1, 1);
-  r.word("split", {"tiles", "panels"});
+  const bool rows = r.word("split", splits) == "rows";
   r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& stride = r.list("stride", 2, 1, kMostTileStride);
   const int64_t blocks = bounded_product({in.blocks, stride[0], stride[1]});  // of channels and phases
@@ -193,7 +193,8 @@ int64_t tiles_rule(StepRule& r, Find find) {
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
   const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = tile_kernels(r.p.isa).panel;
   // Of one thread, and of V or M: times two and all threads it is far from 64 bits.
-  r.require(bounded_product({form.freqs, chunk + kGroup, std::max(blocks, panel), r.p.lanes}) <= kMost,
+  const int64_t most_blocks = std::max(rows ? blocks + out.blocks : blocks, panel);  // "rows": of P and Q
+  r.require(bounded_product({form.freqs, chunk + kGroup, most_blocks, r.p.lanes}) <= kMost,
             "'chunk' asks for too much scratch memory");
   return packed_floats(r, blocks * r.p.lanes, bounded_product({form.freqs, out.blocks, r.p.lanes}),
                        bounded_product({form.freqs, panel, r.p.lanes}));
@@ -201,7 +202,7 @@ int64_t tiles_rule(StepRule& r, Find find) {
 
 int64_t winograd_rule(StepRule& r) {
   const int m = static_cast<int>(r.integer("m", 2, 16));
-  return tiles_rule(r, [&](int64_t kh, int64_t kw) -> const TileForm* {
+  return tiles_rule(r, {"tiles", "panels"}, [&](int64_t kh, int64_t kw) -> const TileForm* {
     const WinogradKernel* kernel = find_winograd(r.p.isa, m, static_cast<int>(kh), static_cast<int>(kw));
     return kernel == nullptr ? nullptr : &kernel->form;
   });
@@ -212,7 +213,7 @@ auto fft_of(StepRule& r) {
     return std::max(kh, kw) > tile ? nullptr : find_fft(r.p.isa, static_cast<int>(tile));
   };
 }
-int64_t fft_rule(StepRule& r) { return tiles_rule(r, fft_of(r)); }
+int64_t fft_rule(StepRule& r) { return tiles_rule(r, {"tiles", "panels", "rows"}, fft_of(r)); }
 
 int64_t fft_depthwise_rule(StepRule& r) {
   const TileForm& form = tiled_map(r, 1, fft_of(r));

@@ -108,7 +108,7 @@ def test_attributes_no_planner_gives_to_amx(
         ("fft", {"dilation": [2, 1], "stride": [2, 1]}, "stride and dilation along one axis"),
         ("fft", {"chunk": 0}, "chunk"),
         ("fft", {"groups": 2}, "groups"),
-        ("fft", {"split": "rows"}, "split"),
+        ("fft", {"split": "bands"}, "split"),
         ("fft", {"weights": "bf16"}, "spectra are 'f32' or 'i16'"),
         ("fft_depthwise", {"tile": 18}, "there is no such form for this kernel"),
         ("fft_depthwise", {"stride": [1, 2]}, "stride"),
@@ -199,16 +199,26 @@ def one_step(op: str, attrs: dict[str, Any], tensors: list[dict[str, Any]], weig
     return repaired(head + body + bytes(begin - HEADER - len(body)) + b"".join(map(bytes, weights.chunks())))
 
 
-def test_the_scratch_of_a_chunk_is_bounded() -> None:
+@pytest.mark.parametrize(
+    ("op", "form", "split", "across", "channels"),
+    [
+        ("winograd", {"m": 2}, "tiles", 2, (1024, 1)),
+        ("fft", {"tile": 8}, "panels", 6, (1024, 1)),
+        ("fft", {"tile": 8}, "rows", 6, (1, 1024)),
+    ],
+)
+def test_the_scratch_of_a_chunk_is_bounded(
+    op: str, form: dict[str, int], split: str, across: int, channels: tuple[int, int]
+) -> None:
     """A map as large as any may be, in a single chunk."""
-    side, channels = (1 << 15) - 1, 1 << 10
-    chunk = ((side + 1) // 2) ** 2
-    tensors = [{"nchw": [1, c, side, side]} for c in (channels, 1)]
-    attrs = {"m": 2, "groups": 1, "split": "tiles", "stride": [1, 1], "dilation": [1, 1], "padding": [1] * 4}
-    weight = np.zeros((1, channels, 3, 3), np.float32)
-    for size, words in ((chunk, r"step 0 \(winograd\): 'chunk' asks for too much"), (64, "no step writes output 'y'")):
+    side = (1 << 15) - 1
+    chunk = ((side + across - 1) // across) ** 2
+    tensors = [{"nchw": [1, c, side, side]} for c in channels]
+    attrs = {**form, "groups": 1, "split": split, "stride": [1, 1], "dilation": [1, 1], "padding": [1] * 4}
+    weight = np.zeros((channels[1], channels[0], 3, 3), np.float32)
+    for size, words in ((chunk, rf"step 0 \({op}\): 'chunk' asks for too much"), (64, "no step writes output 'y'")):
         with pytest.raises(Refused, match=words):
-            Net(one_step("winograd", {**attrs, "chunk": size}, tensors, weight), memory_limit=(1 << 64) - 1)
+            Net(one_step(op, {**attrs, "chunk": size}, tensors, weight), memory_limit=(1 << 64) - 1)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -39,6 +39,11 @@ def winograd(isa: str, m: int, split: str, weights: str) -> Candidate:
     return Candidate(f"winograd_{weights}:{m}:{split}", "winograd", attrs)
 
 
+def fft(isa: str, tile: int, split: str, weights: str) -> Candidate:
+    attrs = {"tile": tile, "chunk": int(_native.tile_group(isa)), "split": split, "weights": weights}
+    return Candidate(f"fft_{weights}:{tile}:{split}", "fft", attrs)
+
+
 def amx(split: str, rows: int, images: int, products: str) -> Candidate:
     attrs = {"split": split, "rows": rows, "images": images, "products": products}
     return Candidate(f"amx_{products}:{split}:{rows}x{images}", "amx", attrs)
@@ -51,6 +56,7 @@ def candidates(isa: str) -> list[Candidate]:
         *(direct(isa, "panels", weights) for weights in ("f32", "i16", "bf16")),
         *(winograd(isa, m, split, "f32") for split in ("tiles", "panels") for m in (2, 4, 6)),
         *(winograd(isa, m, "panels", "i16") for m in (2, 6)),
+        *(fft(isa, tile, "rows", weights) for tile in (8, 12) for weights in ("f32", "i16")),
         *(amx(*way) for way in AMX if _native.amx(isa)),
     ]
 

@@ -208,6 +208,7 @@ SHARED_OUT = {
     "split": st.sampled_from(["tiles", "panels"]), "weights": st.sampled_from(["f32", "i16"]),
     "chunk": st.integers(1, 20),
 }  # fmt: skip
+FFT_SHARED_OUT = SHARED_OUT | {"split": st.sampled_from(["tiles", "panels", "rows", "rows"])}
 
 
 STRIDES = st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 3)])
@@ -231,11 +232,13 @@ def test_winograd(
     assert error <= WINOGRAD[t] + rounding
 
 
-@pytest.mark.parametrize("op", ["winograd", "fft"])
+@pytest.mark.parametrize(("op", "split"), [("winograd", "panels"), ("fft", "panels"), ("fft", "rows")])
 @pytest.mark.parametrize(("in_c", "out_c"), [(64, 16), (65, 17), (130, 33), (200, 40)])
-def test_spectra_of_16_bits_have_a_scale_for_every_64_channels(isa: str, op: str, in_c: int, out_c: int) -> None:
+def test_spectra_of_16_bits_have_a_scale_for_every_64_channels(
+    isa: str, op: str, split: str, in_c: int, out_c: int
+) -> None:
     form = {"m": 2} if op == "winograd" else {"tile": 8}
-    candidate = Candidate("w", op, {**form, "chunk": 9, "split": "panels", "weights": "i16"}, exact=False)
+    candidate = Candidate("w", op, {**form, "chunk": 9, "split": split, "weights": "i16"}, exact=False)
     error = tiled_error(
         isa, candidate, (3, 3), (1, 1), n=1, in_c=in_c, out_c=out_c, h=9, w=11, pad=(1, 1, 1, 1), threads=2,
         residual=False, act=None, late=False, dilation=(1, 1),
@@ -246,7 +249,7 @@ def test_spectra_of_16_bits_have_a_scale_for_every_64_channels(isa: str, op: str
 @FEW
 @given(
     size=st.sampled_from(range(12)), kh=st.integers(1, 64), kw=st.integers(1, 64), stride=STRIDES,
-    shared=st.fixed_dictionaries(SHARED_OUT), layer=st.fixed_dictionaries(TILED),
+    shared=st.fixed_dictionaries(FFT_SHARED_OUT), layer=st.fixed_dictionaries(TILED),
 )  # fmt: skip
 def test_fft(
     isa: str, size: int, kh: int, kw: int, stride: tuple[int, int], shared: dict[str, Any], layer: dict[str, Any]
@@ -287,13 +290,14 @@ def test_fft_depthwise(
     assert error_of(net, inputs_for(graph), least=1.0) <= FFT
 
 
+@pytest.mark.parametrize("split", ["tiles", "rows"])
 @pytest.mark.parametrize("size", range(12))
-def test_every_fft_size(isa: str, size: int) -> None:
+def test_every_fft_size(isa: str, size: int, split: str) -> None:
     """A map of several tiles, of which the last ones hang over, and a kernel of a third of the tile."""
     tile = _native.fft_sizes(isa)[size]
     kernel = (tile // 3, tile // 3 + 1)
     error = tiled_error(
-        isa, Candidate("f", "fft", {"tile": tile, "chunk": 3, "split": "tiles"}, exact=False), kernel, (1, 1), 1, 3, 18,
+        isa, Candidate("f", "fft", {"tile": tile, "chunk": 3, "split": split}, exact=False), kernel, (1, 1), 1, 3, 18,
         tile + 9, tile + 4, (1, 1), (1, 0, 1, 2), 2, True, "relu", False,
     )  # fmt: skip
     assert error <= FFT

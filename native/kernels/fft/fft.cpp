@@ -18,4 +18,11 @@ const TileForm* find_fft(Isa isa, int t) {
   return nullptr;
 }
 
+const FftHalves& fft_halves(Isa isa, int t) {
+  const FftForms& all = fft_forms(isa);
+  int i = 0;
+  while (all.forms[i].t_y != t) ++i;
+  return all.halves[i];
+}
+
 }  // namespace fastcnn

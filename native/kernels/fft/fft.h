@@ -34,10 +34,33 @@ namespace fastcnn {
   X(60, 10, 6)               \
   X(64, 8, 8)
 
+// One of the t/2 rows that a tile's columns are transformed to; row 0 stands for two real ones.
+struct FftRow {
+  int row = 0;
+  float* points = nullptr;    // [x][2][V]: t of them, or `cols` of the output
+  float* products = nullptr;  // from the row's first frequency on, see fft_row_freq()
+  ptrdiff_t freq_stride = 0;
+  int cols = 0;  // points wanted, when it is transformed back
+};
+
+// input() and output() of a form in two steps: the columns of a tile give rows, the rows give frequencies. What is
+// multiplied at a time is then a row of many tiles, t times less than all frequencies of a few.
+struct FftHalves {
+  void (*columns)(const TileInput&) = nullptr;  // to points of row r at out + r * freq_stride
+  void (*row)(const FftRow&) = nullptr;         // points to factors
+  void (*row_back)(const FftRow&) = nullptr;    // products to points
+  void (*columns_back)(const TileOutput&) =
+      nullptr;  // from points of row r at in + r * freq_stride; o.cols + 1 of them
+};
+
+// First frequency of a row; that of row t/2 is the form's count of frequencies.
+constexpr int fft_row_freq(int t, int row) { return row == 0 ? 0 : 3 * t * row - 2; }
+
 struct FftForms {
   static constexpr int kMost = 16;
   Isa isa = Isa::kScalar;
   TileForm forms[kMost] = {};
+  FftHalves halves[kMost] = {};
   int count = 0;
 };
 
@@ -45,5 +68,7 @@ const FftForms& fft_forms(Isa isa);
 
 // The form of t x t tiles; null where there is none.
 const TileForm* find_fft(Isa isa, int t);
+// Of a form that there is.
+const FftHalves& fft_halves(Isa isa, int t);
 
 }  // namespace fastcnn

@@ -19,7 +19,7 @@ from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.lowering import lower
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.slots import Candidate
-from fastcnn.engine.plan.tiles import WINOGRAD_TILES, form_of
+from fastcnn.engine.plan.tiles import WINOGRAD_TILES, chunks_of, form_of, splits
 from fastcnn.engine.plan.tune import algorithm, exact_choice, profile, run_once
 
 F32 = npt.NDArray[np.float32]
@@ -193,17 +193,13 @@ def _forms(layer: Layer, target: Target) -> Iterator[Candidate]:
         return
     forms = [("winograd", {"m": m}) for m in WINOGRAD_TILES.get(kernel, ())]
     forms += [("fft", {"tile": int(t)}) for t in _native.fft_sizes(target.isa) if t >= layer.kernel]
-    group = int(_native.tile_group(target.isa))
     for op, which in forms:
         form = form_of(op, which, kernel)
         tiles = form.tiles(layer.batch, (layer.size, layer.size))
-        tile_bytes = 4 * form.products * layer.channels
         (size,) = which.values()
-        for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
-            share = tiles if split == "panels" else math.ceil(tiles / target.threads)
-            most = math.ceil(share / group) * group
-            near = max(2 * group, target.l2_bytes // 2 // tile_bytes // group * group)
-            for chunk in sorted({min(near, most), min(4 * near, most)}):
+        for split in splits(op, target.threads):
+            share = math.ceil(tiles / target.threads) if split == "tiles" else tiles
+            for chunk in chunks_of(target, form, split, layer.channels, share):
                 attrs = {**which, "chunk": chunk, "split": split}
                 yield Candidate(f"{op}:{size}:{split}:{chunk}", op, attrs, exact=False)
 

@@ -213,32 +213,69 @@ def _ways(
         why = f"F({max(form.down, form.across)},{max(taps)}): {saving:.1f}x fewer multiplications"
     if fold > 1:
         why += f", in {fold} phases of its stride"
-    for split in ("tiles", "panels") if target.threads > 1 else ("tiles",):
-        share = tiles if split == "panels" else math.ceil(tiles / target.threads)
-        for chunk in _chunks(target, _group(target.isa), tile_bytes, share):
+    for split in splits(op, target.threads):
+        share = math.ceil(tiles / target.threads) if split == "tiles" else tiles
+        for chunk in chunks_of(target, form, split, layer.in_channels, share):
             chunks = math.ceil(share / chunk)
-            own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
-            # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
-            tiles_fit = chunk * tile_bytes <= target.l2_bytes * 3 // 4
-            far = own_spectra if own_spectra + chunk * tile_bytes <= target.l2_bytes else own_spectra * chunks
-            far += (
-                0 if tiles_fit else own_spectra / spectra_bytes * layer.out_channels / 32 * chunk * tile_bytes * chunks
-            )
+            if split == "rows":
+                own_spectra = spectra_bytes / target.threads
+                far = own_spectra + _far_rows(layer, form, tiles) / target.threads
+            else:
+                own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
+                # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
+                tiles_fit = chunk * tile_bytes <= target.l2_bytes * 3 // 4
+                far = own_spectra if own_spectra + chunk * tile_bytes <= target.l2_bytes else own_spectra * chunks
+                if not tiles_fit:
+                    far += own_spectra / spectra_bytes * layer.out_channels / 32 * chunk * tile_bytes * chunks
+                if not tiles_fit and op == "fft":  # each is also written, which is twice as far, and products read
+                    maps_bytes = 4.0 * form.products * (2 * layer.in_channels + 3 * layer.out_channels)
+                    far += tiles * maps_bytes / target.threads
             cost = (macs / 60e9 + transforms / 2e9) / target.threads + far / 20e9
             attrs = {**which, "chunk": chunk, "split": split}
             name = f"{label}:{split}:{chunk}"
             yield cost, Candidate(name, op, attrs, exact=False, why=why)
-            half = rounds_well and chunks == 1 and spectra_bytes > UNPACK_FROM_BYTES
-            if half and (split == "panels" or target.threads == 1):
+            once = chunks == 1 or split == "rows"
+            half = rounds_well and once and spectra_bytes > UNPACK_FROM_BYTES
+            if half and (split != "tiles" or target.threads == 1):
                 cost = (macs / 54e9 + transforms / 2e9) / target.threads + (far - own_spectra / 2) / 20e9
                 name = f"{op}_i16:{next(iter(which.values()))}:{split}:{chunk}"
                 attrs = {**attrs, "weights": "i16"}
                 yield cost, Candidate(name, op, attrs, exact=False, why=why + ", spectra in 16 bits")
 
 
-def _chunks(target: Target, group: int, tile_bytes: int, share: int) -> list[int]:
-    """Tiles to transform at once, whole groups of them: what L2 holds half of, and what stays in L3."""
+def splits(op: str, threads: int) -> tuple[str, ...]:
+    """What threads can share out: tiles, panels of filters, or (of FFT tiles) rows of the spectra."""
+    found = ("tiles", "panels") if threads > 1 else ("tiles",)
+    return (*found, "rows") if op == "fft" else found
+
+
+def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, share: int) -> list[int]:
+    """Tiles to transform at once, whole groups of them.
+
+    Parameters
+    ----------
+    target : Target
+    form : TileForm
+    split : str
+        One of :func:`splits`.
+    in_channels : int
+    share : int
+        Tiles of one thread, or of all where the split is not theirs.
+    """
+    group = _group(target.isa)
     most = -(-share // group) * group
+    if split == "rows":
+        # Of one row of the spectra, what goes in and what comes out of the product with a panel.
+        row_bytes = 4 * 2 * form.products // form.points[0] * (in_channels + 2 * target.lanes)
+        full = -(-target.l2_bytes // (row_bytes * group)) * group
+        return sorted({min(most, full), min(most, max(group, full // 2 // group * group))})
+    tile_bytes = 4 * form.products * in_channels
     near = max(2 * group, target.l2_bytes // 2 // tile_bytes // group * group)
     wide = max(9 * group, min(_L3_SHARE_BYTES, 4 * target.l2_bytes) // tile_bytes // group * group)
     return sorted({min(near, most), min(wide, most)})
+
+
+def _far_rows(layer: _Layer, form: TileForm, tiles: int) -> float:
+    """Bytes of the maps between the steps of the "rows" split: written, which counts twice, and read."""
+    points = form.points[0] * form.points[1] * layer.in_channels * math.prod(layer.stride)
+    return 3 * 4.0 * tiles * (points + form.points[0] * form.across * layer.out_channels)

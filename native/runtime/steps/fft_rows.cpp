@@ -1,0 +1,200 @@
+// Convolution by FFT, a row of the spectra at a time.
+//
+// A tile of t points has some 3/2 t^2 products for every pair of channels: V and M of all frequencies leave L2 with the
+// first dozen tiles, and every page they lie on is touched for one line. So the transforms are taken apart. Threads
+// share out the columns of all tiles, whose spectra P are the only thing that goes through outer caches; then the t/2
+// rows, of which each is transformed, multiplied and transformed back while V and M of its frequencies, 2/t of all,
+// stay in L2; of its inverse, Q keeps only the columns of the output; then the columns of the outputs. No two threads
+// read the same weights.
+//
+//   P[row][cb][tile][t][2][V] <- columns of x    V[freq][group][cb][tile][V] <- row of P    M[freq][tile][panel] <- V .
+//   U Q[row][fb][tile][m][2][V] <- row of M        out <- columns of Q
+//
+// `chunk`: tiles in V and M at once.
+#include <algorithm>
+
+#include "kernels/fft/fft.h"
+#include "runtime/steps/tile_weights.h"
+#include "runtime/steps/tiling.h"
+
+namespace fastcnn {
+
+std::unique_ptr<Step> make_fft_rows(const StepSpec& spec);
+
+namespace {
+
+constexpr ptrdiff_t kSkew = 16;     // floats: keeps frequency strides off powers of two
+constexpr ptrdiff_t kRowSkew = 80;  // floats: likewise, where rows of several lines are written at once
+constexpr ptrdiff_t kMapsFloats = ptrdiff_t{1} << 22;  // that P and Q may have, if a chunk does not need more
+
+class FftRowsStep final : public Step {
+ public:
+  explicit FftRowsStep(const StepSpec& spec)
+      : tiling_(spec),
+        blocks_(tiling_.blocks()),
+        t_(tiling_.form->t_y),
+        kernels_(tile_kernels(spec.isa)),
+        halves_(fft_halves(spec.isa, t_)),
+        lanes_(kernels_.lanes) {
+    out = spec.out;
+    i16_ = spec.word("weights", "f32") == "i16";
+    const int64_t chunk = spec.integer("chunk");
+    if (chunk < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
+    groups_ = TileGroups(kernels_, chunk, blocks_);
+    weights_ = TileWeights(tiling_, kernels_, spec.weight("weight"), i16_);
+    cols_ = (tiling_.m_x + 1) / 2 * 2;
+    p_tile_ = 2 * static_cast<ptrdiff_t>(t_) * lanes_;
+    q_tile_ = 2 * static_cast<ptrdiff_t>(cols_) * lanes_;
+    const ptrdiff_t tile = t_ / 2 * (blocks_ * p_tile_ + out.blocks * q_tile_);
+    const ptrdiff_t fit = std::max<ptrdiff_t>(1, kMapsFloats / (tile * groups_.chunk()));
+    span_ = static_cast<int>(std::min<ptrdiff_t>(fit * groups_.chunk(), tiling_.count()));
+    p_row_ = p_tile_ * blocks_ * span_ + kRowSkew;
+    q_row_ = q_tile_ * out.blocks * span_ + kRowSkew;
+    v_stride_ = groups_.floats() + kSkew;
+    m_stride_ = static_cast<ptrdiff_t>(groups_.chunk()) * kernels_.panel * lanes_ + kSkew;
+  }
+
+  std::string kernel() const override {
+    return std::string("fft_rows")
+        .append(i16_ ? "_i16_" : "_f32_")
+        .append(tiling_.name())
+        .append("_")
+        .append(isa_name(kernels_.isa));
+  }
+  size_t weight_bytes() const override { return weights_.bytes() + tiling_.epilogue.bytes(); }
+  size_t scratch_floats(int threads) const override {
+    return static_cast<size_t>(t_ / 2 * (p_row_ + q_row_) + threads * own_floats());
+  }
+  Region opening(int thread, int threads) const override {
+    int64_t row, stop;
+    RunContext::part_of(thread, threads, t_ / 2, row, stop, 1);
+    return row >= stop ? Region{} : weights_.matrix(0, fft_row_freq(t_, static_cast<int>(row)));
+  }
+
+  void run(const RunContext& ctx) const override {
+    const int tiles = tiling_.count(), spans = (tiles + span_ - 1) / span_;
+    for (int s = 0; s < spans; ++s) {
+      const int t0 = static_cast<int>(int64_t{tiles} * s / spans),
+                t1 = static_cast<int>(int64_t{tiles} * (s + 1) / spans);
+      columns(ctx, t0, t1 - t0);
+      ctx.sync();
+      rows(ctx, t1 - t0, s + 1 < spans);
+      ctx.sync();
+      columns_back(ctx, t0, t1 - t0);
+    }
+  }
+
+ private:
+  float* p(const RunContext& ctx) const { return ctx.scratch; }
+  float* q(const RunContext& ctx) const { return ctx.scratch + t_ / 2 * p_row_; }
+  ptrdiff_t own_floats() const { return 3 * t_ * (v_stride_ + m_stride_); }
+
+  // Tiles t0 ... of the span, in P.
+  void columns(const RunContext& ctx, int t0, int tiles) const {
+    int64_t begin, end;
+    ctx.part(int64_t{blocks_} * tiles, begin, end);
+    for (int64_t i = begin; i < end;) {
+      const int cb = static_cast<int>(i / tiles), first = static_cast<int>(i % tiles);
+      const int last = static_cast<int>(std::min<int64_t>(tiles, first + end - i));
+      Tiling::Cursor at(tiling_, t0 + first);
+      for (int k = first; k < last; ++k, at.next()) {
+        TileInput tile = tiling_.input(ctx, at, cb);
+        tile.out = p(ctx) + (static_cast<ptrdiff_t>(cb) * span_ + k) * p_tile_;
+        tile.freq_stride = p_row_;
+        halves_.columns(tile);
+      }
+      i += last - first;
+    }
+  }
+
+  // This thread's rows of P, by way of V and M, in Q.
+  void rows(const RunContext& ctx, int tiles, bool again) const {
+    float* const v = q(ctx) + t_ / 2 * q_row_ + ctx.thread * own_floats();
+    float* const m = v + 3 * t_ * v_stride_;
+    int64_t row0, row1;
+    ctx.part(t_ / 2, row0, row1);
+    const int64_t chunks = groups_.chunks(tiles);
+    FftRow f;
+    TileProduct product;
+    product.group_stride = groups_.stride();
+    for (int64_t row = row0; row < row1; ++row) {
+      f.row = static_cast<int>(row);
+      const int freq0 = fft_row_freq(t_, f.row), freqs = fft_row_freq(t_, f.row + 1) - freq0;
+      for (int64_t c = 0; c < chunks; ++c) {
+        const int k0 = static_cast<int>(groups_.cut(tiles, c, chunks));
+        const int k1 = static_cast<int>(groups_.cut(tiles, c + 1, chunks));
+        product.tiles = k1 - k0;
+        product.group = groups_.group_of(product.tiles);
+        f.freq_stride = v_stride_;
+        for (int cb = 0; cb < blocks_; ++cb) {
+          f.points = p(ctx) + row * p_row_ + (static_cast<ptrdiff_t>(cb) * span_ + k0) * p_tile_;
+          for (int k = 0; k < product.tiles; ++k, f.points += p_tile_) {
+            f.products = v + groups_.at(k, cb, product.group);
+            halves_.row(f);
+          }
+        }
+        // What is read when this row's or this chunk's products are done.
+        const bool last = row + 1 == row1 && c + 1 == chunks;
+        const Region next = !last   ? weights_.matrix(0, c + 1 < chunks ? freq0 : freq0 + freqs)
+                            : again ? opening(ctx.thread, ctx.threads)
+                                    : after(ctx);
+        f.freq_stride = m_stride_;
+        f.cols = cols_;
+        for (int b = 0; b < out.blocks;) {
+          const int width = weights_.width(b);
+          for (int i = 0; i < freqs; ++i) {
+            product.v = v + i * v_stride_;
+            product.m = m + i * m_stride_;
+            weights_.product(product, b, freq0 + i,
+                             i + 1 < freqs            ? weights_.matrix(b, freq0 + i + 1)
+                             : b + width < out.blocks ? weights_.matrix(b + width, freq0)
+                                                      : next);
+          }
+          for (int j = 0; j < width; ++j) {
+            f.points = q(ctx) + row * q_row_ + (static_cast<ptrdiff_t>(b + j) * span_ + k0) * q_tile_;
+            for (int k = 0; k < product.tiles; ++k, f.points += q_tile_) {
+              f.products = m + (static_cast<ptrdiff_t>(k) * width + j) * lanes_;
+              halves_.row_back(f);
+            }
+          }
+          b += width;
+        }
+      }
+    }
+  }
+
+  void columns_back(const RunContext& ctx, int t0, int tiles) const {
+    int64_t begin, end;
+    ctx.part(int64_t{out.blocks} * tiles, begin, end);
+    for (int64_t i = begin; i < end;) {
+      const int fb = static_cast<int>(i / tiles), first = static_cast<int>(i % tiles);
+      const int last = static_cast<int>(std::min<int64_t>(tiles, first + end - i));
+      Tiling::Cursor at(tiling_, t0 + first);
+      for (int k = first; k < last; ++k, at.next()) {
+        TileOutput o = tiling_.output(ctx, at, fb);
+        o.in = q(ctx) + (static_cast<ptrdiff_t>(fb) * span_ + k) * q_tile_;
+        o.freq_stride = q_row_;
+        halves_.columns_back(o);
+      }
+      i += last - first;
+    }
+  }
+
+  Tiling tiling_;
+  int blocks_;  // of input channels and phases of the stride
+  int t_;
+  const TileKernels& kernels_;
+  const FftHalves& halves_;
+  int lanes_;
+  TileWeights weights_;
+  TileGroups groups_;
+  int span_ = 1, cols_ = 0;  // tiles in P and Q; columns of Q, an even number of them
+  ptrdiff_t p_tile_ = 0, p_row_ = 0, q_tile_ = 0, q_row_ = 0, v_stride_ = 0, m_stride_ = 0;
+  bool i16_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_fft_rows(const StepSpec& spec) { return std::make_unique<FftRowsStep>(spec); }
+
+}  // namespace fastcnn
