@@ -10,19 +10,26 @@ namespace {
 
 // Adds V rows of weights times V channels of P tiles to sums of P tiles by NV vectors of output channels; weight(i) is
 // vector i of the rows. Two pointers and constant displacements only: as many fused multiply-adds as the registers
-// allow and the loads that feed them.
+// allow and the loads that feed them. All V rows in one go would be more code than CPUs keep decoded, and addresses
+// more than 127 floats from their pointer take three bytes more each.
 template <int V, int P, int NV, class Weight>
 [[gnu::always_inline]] inline void add_rows(const float* v, Weight weight, Vec<V> (&acc)[P][NV]) {
+  constexpr int kRows = V < 8 ? V : 8;
+  const float* middle = v + P / 2 * V;
+  asm("" : "+r"(middle));  // or it is taken for v again
+#pragma GCC unroll 1
+  for (int first = 0; first < V; first += kRows, middle += kRows) {
 #pragma GCC unroll 16
-  for (int l = 0; l < V; ++l) {
-    Vec<V> w[NV];
+    for (int l = 0; l < kRows; ++l) {
+      Vec<V> w[NV];
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; ++j) w[j] = weight(l * NV + j);
+      for (int j = 0; j < NV; ++j) w[j] = weight((first + l) * NV + j);
 #pragma GCC unroll 16
-    for (int i = 0; i < P; ++i) {
-      const Vec<V> x = splat<V>(v[i * V + l]);
+      for (int i = 0; i < P; ++i) {
+        const Vec<V> x = splat<V>(middle[(i - P / 2) * V + l]);
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
+        for (int j = 0; j < NV; ++j) acc[i][j] += x * w[j];
+      }
     }
   }
 }

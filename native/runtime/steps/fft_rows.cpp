@@ -25,7 +25,7 @@ namespace {
 
 constexpr ptrdiff_t kSkew = 16;     // floats: keeps frequency strides off powers of two
 constexpr ptrdiff_t kRowSkew = 80;  // floats: likewise, where rows of several lines are written at once
-constexpr ptrdiff_t kMapsFloats = ptrdiff_t{1} << 22;  // that P and Q may have, if a chunk does not need more
+constexpr ptrdiff_t kMapsFloats = ptrdiff_t{1} << 21;  // that P and Q may have, if a chunk does not need more
 
 class FftRowsStep final : public Step {
  public:
