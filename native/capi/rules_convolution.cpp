@@ -1,4 +1,4 @@
-// Rules of the convolutions (runtime/steps/convolution.cpp, tiles.cpp, amx.cpp, depthwise.cpp).
+// Rules of the convolutions (runtime/steps/convolution.cpp, tiles.cpp, fft_rows.cpp, amx.cpp, depthwise.cpp).
 #include <algorithm>
 
 #include "capi/rules.h"

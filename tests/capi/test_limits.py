@@ -221,6 +221,15 @@ def test_the_scratch_of_a_chunk_is_bounded(
             Net(one_step(op, {**attrs, "chunk": size}, tensors, weight), memory_limit=(1 << 64) - 1)
 
 
+def test_only_fft_is_split_by_rows() -> None:
+    tensors = [{"nchw": [1, 1, 9, 9]} for _ in range(2)]
+    attrs = {"groups": 1, "split": "rows", "chunk": 14, "stride": [1, 1], "dilation": [1, 1], "padding": [1] * 4}
+    weight = np.zeros((1, 1, 3, 3), np.float32)
+    for op, form, words in (("winograd", {"m": 2}, r"winograd\): .*split"), ("fft", {"tile": 8}, "no step writes")):
+        with pytest.raises(Refused, match=words):
+            Net(one_step(op, attrs | form, tensors, weight), memory_limit=1 << 40)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("op", ["direct", "depthwise"])
 def test_the_reach_of_taps_is_bounded(op: str, axis: int) -> None:

@@ -193,7 +193,8 @@ def tiled_error(
     graph = make.graph(y)
     net = compiled(graph, isa, threads, exact=True)
     choose(net, layer, candidate)
-    assert candidate.op in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
+    name = "fft_rows" if candidate.attrs["split"] == "rows" else candidate.op
+    assert name in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
     poison(net)
     return error_of(net, inputs_for(graph), least=1.0)
 
@@ -261,6 +262,19 @@ def test_fft(
     layer["pad"] = tuple(min(2 * pad, kernel[i % 2] - 1) for i, pad in enumerate(layer["pad"]))
     error = tiled_error(isa, Candidate("f", "fft", {"tile": tile, **shared}, exact=False), kernel, stride, **layer)
     assert error <= FFT + (1e-4 if shared["weights"] == "i16" else 0.0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_fft_by_rows_of_more_tiles_than_its_maps_hold(isa: str, threads: int) -> None:
+    """25 tiles of 250,000 numbers: the rows are gone through twice; 5 threads share 4 rows out where tiles have 8."""
+    attrs: dict[str, Any] = {"tile": 32, "chunk": 14, "split": "rows"}
+    layer = {"n": 1, "out_c": 64, "pad": (1, 1, 1, 1), "residual": True, "act": "relu", "late": False}
+    more = {"in_c": 64, "h": 140, "w": 140, "dilation": (1, 1), "threads": threads}
+    error = tiled_error(isa, Candidate("f", "fft", attrs, exact=False), (3, 3), (1, 1), **layer, **more)
+    assert error <= FFT
+    more |= {"in_c": 20, "h": 17, "w": 30}
+    short = Candidate("f", "fft", {**attrs, "tile": 8}, exact=False)
+    assert tiled_error(isa, short, (3, 3), (1, 1), **layer, **more) <= FFT
 
 
 @FEW

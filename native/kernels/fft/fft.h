@@ -44,13 +44,12 @@ struct FftRow {
 };
 
 // input() and output() of a form in two steps: the columns of a tile give rows, the rows give frequencies. What is
-// multiplied at a time is then a row of many tiles, t times less than all frequencies of a few.
+// multiplied at a time is then a row of many tiles, of each t/2 times less than all its frequencies.
 struct FftHalves {
-  void (*columns)(const TileInput&) = nullptr;  // to points of row r at out + r * freq_stride
-  void (*row)(const FftRow&) = nullptr;         // points to factors
-  void (*row_back)(const FftRow&) = nullptr;    // products to points
-  void (*columns_back)(const TileOutput&) =
-      nullptr;  // from points of row r at in + r * freq_stride; o.cols + 1 of them
+  void (*columns)(const TileInput&) = nullptr;        // to points of row r at out + r * freq_stride
+  void (*row)(const FftRow&) = nullptr;               // points to factors
+  void (*row_back)(const FftRow&) = nullptr;          // products to points
+  void (*columns_back)(const TileOutput&) = nullptr;  // from points of row r at in + r * freq_stride, an even number
 };
 
 // First frequency of a row; that of row t/2 is the form's count of frequencies.

@@ -10,13 +10,14 @@ namespace {
 
 // Adds V rows of weights times V channels of P tiles to sums of P tiles by NV vectors of output channels; weight(i) is
 // vector i of the rows. Two pointers and constant displacements only: as many fused multiply-adds as the registers
-// allow and the loads that feed them. All V rows in one go would be more code than CPUs keep decoded, and addresses
-// more than 127 floats from their pointer take three bytes more each.
+// allow and the loads that feed them. All 16 rows in one go would be more code than CPUs keep decoded, and addresses
+// far from their pointer (127 floats with AVX-512) take three bytes more each.
 template <int V, int P, int NV, class Weight>
 [[gnu::always_inline]] inline void add_rows(const float* v, Weight weight, Vec<V> (&acc)[P][NV]) {
   constexpr int kRows = V < 8 ? V : 8;
+  static_assert(V % kRows == 0);
   const float* middle = v + P / 2 * V;
-  asm("" : "+r"(middle));  // or it is taken for v again
+  asm("" : "+r"(middle));  // or the compiler goes back to v and its far addresses
 #pragma GCC unroll 1
   for (int first = 0; first < V; first += kRows, middle += kRows) {
 #pragma GCC unroll 16

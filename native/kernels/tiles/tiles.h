@@ -2,7 +2,7 @@
 //
 // A form is bilinear: y = A [(G w) * (B x)], with as many products as it has frequencies; only A, B and G differ
 // between forms. A complex frequency is three real ones (kernels/fft). The stages of a stride-1 convolution, per chunk
-// of tiles (driver in runtime/steps/tiles.cpp):
+// of tiles (driver in runtime/steps/tiles.cpp; FFT tiles a row at a time: fft_rows.cpp):
 //   V[freq][group][cb][tile][V]  <- B x        input()    one tile, one channel block
 //   M[freq][tile][panel]         <- V . U[freq] product()  all tiles of the chunk, one panel of output channels
 //   out                          <- A m         output()   one tile, one channel block, with bias, residual, activation

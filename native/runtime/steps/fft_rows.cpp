@@ -7,8 +7,11 @@
 // stay in L2; of its inverse, Q keeps only the columns of the output; then the columns of the outputs. No two threads
 // read the same weights.
 //
-//   P[row][cb][tile][t][2][V] <- columns of x    V[freq][group][cb][tile][V] <- row of P    M[freq][tile][panel] <- V .
-//   U Q[row][fb][tile][m][2][V] <- row of M        out <- columns of Q
+//   P[row][cb][tile][t][2][V]    <- columns of x
+//   V[freq][group][cb][tile][V]  <- row of P
+//   M[freq][tile][panel]         <- V . U
+//   Q[row][fb][tile][m][2][V]    <- row of M, m rounded up to even
+//   out                          <- columns of Q
 //
 // `chunk`: tiles in V and M at once.
 #include <algorithm>
@@ -40,7 +43,7 @@ class FftRowsStep final : public Step {
     i16_ = spec.word("weights", "f32") == "i16";
     const int64_t chunk = spec.integer("chunk");
     if (chunk < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
-    groups_ = TileGroups(kernels_, chunk, blocks_);
+    groups_ = TileGroups(kernels_, chunk, tiling_.count(), blocks_);
     weights_ = TileWeights(tiling_, kernels_, spec.weight("weight"), i16_);
     cols_ = (tiling_.m_x + 1) / 2 * 2;
     p_tile_ = 2 * static_cast<ptrdiff_t>(t_) * lanes_;
@@ -72,10 +75,9 @@ class FftRowsStep final : public Step {
   }
 
   void run(const RunContext& ctx) const override {
-    const int tiles = tiling_.count(), spans = (tiles + span_ - 1) / span_;
-    for (int s = 0; s < spans; ++s) {
-      const int t0 = static_cast<int>(int64_t{tiles} * s / spans),
-                t1 = static_cast<int>(int64_t{tiles} * (s + 1) / spans);
+    const int64_t tiles = tiling_.count(), spans = (tiles + span_ - 1) / span_;
+    for (int64_t s = 0; s < spans; ++s) {
+      const int t0 = static_cast<int>(tiles * s / spans), t1 = static_cast<int>(tiles * (s + 1) / spans);
       columns(ctx, t0, t1 - t0);
       ctx.sync();
       rows(ctx, t1 - t0, s + 1 < spans);

@@ -120,14 +120,14 @@ class TileWeights {
 class TileGroups {
  public:
   TileGroups() = default;
-  // Chunks of at most `chunk` tiles, made up to whole groups.
-  TileGroups(const TileKernels& kernels, int64_t chunk, int blocks)
+  // Chunks of at most `chunk` of so many tiles, made up to whole groups.
+  TileGroups(const TileKernels& kernels, int64_t chunk, int tiles, int blocks)
       : tile_(kernels.tile),
         lanes_(kernels.lanes),
-        chunk_(static_cast<int>((chunk + tile_ - 1) / tile_ * tile_)),
+        chunk_((std::min<int64_t>(chunk, tiles) + tile_ - 1) / tile_ * tile_),
         stride_(static_cast<ptrdiff_t>(blocks) * tile_ * lanes_) {}
 
-  int chunk() const { return chunk_; }
+  int64_t chunk() const { return chunk_; }
   ptrdiff_t stride() const { return stride_; }                   // floats between groups
   ptrdiff_t floats() const { return chunk_ / tile_ * stride_; }  // of a frequency
   int64_t chunks(int64_t tiles) const { return (tiles + chunk_ - 1) / chunk_; }
@@ -148,7 +148,8 @@ class TileGroups {
   }
 
  private:
-  int tile_ = 1, lanes_ = 1, chunk_ = 1;
+  int tile_ = 1, lanes_ = 1;
+  int64_t chunk_ = 1;
   ptrdiff_t stride_ = 0;
 };
 

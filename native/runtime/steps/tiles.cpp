@@ -36,7 +36,7 @@ class TileStep final : public Step {
     i16_ = spec.word("weights", "f32") == "i16";
     const int64_t chunk = spec.integer("chunk");
     if (chunk < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
-    groups_ = TileGroups(kernels_, chunk, blocks_);
+    groups_ = TileGroups(kernels_, chunk, tiling_.count(), blocks_);
     weights_ = TileWeights(tiling_, kernels_, spec.weight("weight"), i16_);
     v_stride_ = groups_.floats() + kSkew;
     m_stride_ = static_cast<ptrdiff_t>(groups_.chunk()) * kernels_.panel * lanes_ + kSkew;

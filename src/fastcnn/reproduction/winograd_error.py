@@ -55,7 +55,7 @@ CHANNELS, TILES = (16, 128, 512), (2, 4, 6)
 FILTERS, MAP, PICTURES = 16, 24, 4
 """Output channels, rows and columns of the output (whole tiles of every m), pictures."""
 RUN_TERMS = 256
-"""Channels that the native kernels sum in a row (native/runtime/steps/tiles.cpp)."""
+"""Channels that the native kernels sum in a row (native/runtime/steps/tile_weights.h)."""
 SEARCHES = ((2, 3), (4, 3), (6, 3), (8, 3), (2, 5), (4, 5), (6, 5), (2, 7), (4, 7))
 INTEGERS = tuple(Fraction(p) for p in (0, 1, -1, 2, -2))
 """Points of Lavin and Gray's F(4,3), for tiles of 6."""

@@ -1,7 +1,7 @@
 """Convolution by transformed tiles: Winograd's forms and the FFT's, what they multiply, and which to try.
 
-The native step (native/runtime/steps/tiles.cpp) runs both: a form turns a tile of the input into some numbers, as many
-products over the channels follow, and a tile of the output comes out.
+A form turns a tile of the input into some numbers, as many products over the channels follow, and a tile of the output
+comes out (native/runtime/steps/tiles.cpp); FFT tiles can also be taken a row of their spectra at a time (fft_rows.cpp).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def tile_candidates(
     out_map: tuple[int, int],
     relaxed: bool,
 ) -> list[Candidate]:
-    """Forms that save multiplications, best guess first; tiles or output channels split between threads."""
+    """Forms that save multiplications, best guess first, in every way that :func:`splits` names."""
     both = any(s > 1 and d > 1 for s, d in zip(stride, dilation, strict=True))
     if both or max(stride) > _MOST_STRIDE or max(dilation) > _MOST_DILATION:
         return []
@@ -215,10 +215,15 @@ def _ways(
         why += f", in {fold} phases of its stride"
     for split in splits(op, target.threads):
         share = math.ceil(tiles / target.threads) if split == "tiles" else tiles
-        for chunk in chunks_of(target, form, split, layer.in_channels, share):
+        for chunk in chunks_of(target, form, split, layer.in_channels, share, fold):
             chunks = math.ceil(share / chunk)
+            workers = float(target.threads)
             if split == "rows":
-                own_spectra = spectra_bytes / target.threads
+                rows = form.points[0] // 2
+                workers = rows / math.ceil(rows / target.threads)  # of whole rows
+                # A row's spectra are read once a chunk, unless L2 still has them; those of all rows once a span.
+                again = chunks if spectra_bytes / rows > target.l2_bytes else _spans(layer, form, tiles, chunk)
+                own_spectra = again * spectra_bytes / workers
                 far = own_spectra + _far_rows(layer, form, tiles) / target.threads
             else:
                 own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
@@ -228,16 +233,16 @@ def _ways(
                 if not tiles_fit:
                     far += own_spectra / spectra_bytes * layer.out_channels / 32 * chunk * tile_bytes * chunks
                 if not tiles_fit and op == "fft":  # each is also written, which is twice as far, and products read
-                    maps_bytes = 4.0 * form.products * (2 * layer.in_channels + 3 * layer.out_channels)
+                    maps_bytes = 4.0 * form.products * (2 * layer.in_channels + 3 * layer.out_channels / fold)
                     far += tiles * maps_bytes / target.threads
-            cost = (macs / 60e9 + transforms / 2e9) / target.threads + far / 20e9
+            cost = (macs / 60e9 + transforms / 2e9) / workers + far / 20e9
             attrs = {**which, "chunk": chunk, "split": split}
             name = f"{label}:{split}:{chunk}"
             yield cost, Candidate(name, op, attrs, exact=False, why=why)
             once = chunks == 1 or split == "rows"
             half = rounds_well and once and spectra_bytes > UNPACK_FROM_BYTES
             if half and (split != "tiles" or target.threads == 1):
-                cost = (macs / 54e9 + transforms / 2e9) / target.threads + (far - own_spectra / 2) / 20e9
+                cost = (macs / 54e9 + transforms / 2e9) / workers + (far - own_spectra / 2) / 20e9
                 name = f"{op}_i16:{next(iter(which.values()))}:{split}:{chunk}"
                 attrs = {**attrs, "weights": "i16"}
                 yield cost, Candidate(name, op, attrs, exact=False, why=why + ", spectra in 16 bits")
@@ -249,7 +254,7 @@ def splits(op: str, threads: int) -> tuple[str, ...]:
     return (*found, "rows") if op == "fft" else found
 
 
-def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, share: int) -> list[int]:
+def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, share: int, phases: int = 1) -> list[int]:
     """Tiles to transform at once, whole groups of them.
 
     Parameters
@@ -261,12 +266,15 @@ def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, shar
     in_channels : int
     share : int
         Tiles of one thread, or of all where the split is not theirs.
+    phases : int
+        Of the stride.
     """
     group = _group(target.isa)
     most = -(-share // group) * group
     if split == "rows":
-        # Of one row of the spectra, what goes in and what comes out of the product with a panel.
-        row_bytes = 4 * 2 * form.products // form.points[0] * (in_channels + 2 * target.lanes)
+        # Of one row of the spectra, what goes in and what comes out of the product with a panel. About what L2 holds:
+        # the half of it that spills was measured to cost less than half-filled register tiles.
+        row_bytes = 4 * 2 * form.products // phases // form.points[0] * (in_channels * phases + 2 * target.lanes)
         full = -(-target.l2_bytes // (row_bytes * group)) * group
         return sorted({min(most, full), min(most, max(group, full // 2 // group * group))})
     tile_bytes = 4 * form.products * in_channels
@@ -279,3 +287,13 @@ def _far_rows(layer: _Layer, form: TileForm, tiles: int) -> float:
     """Bytes of the maps between the steps of the "rows" split: written, which counts twice, and read."""
     points = form.points[0] * form.points[1] * layer.in_channels * math.prod(layer.stride)
     return 3 * 4.0 * tiles * (points + form.points[0] * form.across * layer.out_channels)
+
+
+_MAPS_BYTES = 8 << 20
+"""What those maps may have, if a chunk does not need more; as native/runtime/steps/fft_rows.cpp has it."""
+
+
+def _spans(layer: _Layer, form: TileForm, tiles: int, chunk: int) -> int:
+    """Times that all rows are gone through, because the maps of all tiles would be too large."""
+    fit = max(1, int(_MAPS_BYTES // (_far_rows(layer, form, chunk) / 3)))
+    return math.ceil(tiles / (fit * chunk))
