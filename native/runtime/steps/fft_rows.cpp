@@ -2,10 +2,10 @@
 //
 // A tile of t points has some 3/2 t^2 products for every pair of channels: V and M of all frequencies leave L2 with the
 // first dozen tiles, and every page they lie on is touched for one line. So the transforms are taken apart. Threads
-// share out the columns of all tiles, whose spectra P are the only thing that goes through outer caches; then the t/2
-// rows, of which each is transformed, multiplied and transformed back while V and M of its frequencies, 2/t of all,
-// stay in L2; of its inverse, Q keeps only the columns of the output; then the columns of the outputs. No two threads
-// read the same weights.
+// share out the columns of all tiles, whose spectra are P; then the t/2 rows, of which each is transformed, multiplied
+// and transformed back while V and M of its frequencies, 2/t of all, are mostly in L2; of its inverse, Q keeps only the
+// columns of the output; then the columns of the outputs. P, Q and the weights go through outer caches, and no two
+// threads read the same of them.
 //
 //   P[row][cb][tile][t][2][V]    <- columns of x
 //   V[freq][group][cb][tile][V]  <- row of P
@@ -26,8 +26,7 @@ std::unique_ptr<Step> make_fft_rows(const StepSpec& spec);
 
 namespace {
 
-constexpr ptrdiff_t kSkew = 16;     // floats: keeps frequency strides off powers of two
-constexpr ptrdiff_t kRowSkew = 80;  // floats: likewise, where rows of several lines are written at once
+constexpr ptrdiff_t kRowSkew = 80;  // floats: keeps strides of rows, several lines of each, off powers of two
 constexpr ptrdiff_t kMapsFloats = ptrdiff_t{1} << 21;  // that P and Q may have, if a chunk does not need more
 
 class FftRowsStep final : public Step {
@@ -38,13 +37,12 @@ class FftRowsStep final : public Step {
         t_(tiling_.form->t_y),
         kernels_(tile_kernels(spec.isa)),
         halves_(fft_halves(spec.isa, t_)),
-        lanes_(kernels_.lanes) {
+        lanes_(kernels_.lanes),
+        groups_(spec, tiling_, kernels_),
+        weights_(spec, tiling_, kernels_),
+        v_stride_(groups_.v_stride()),
+        m_stride_(groups_.m_stride()) {
     out = spec.out;
-    i16_ = spec.word("weights", "f32") == "i16";
-    const int64_t chunk = spec.integer("chunk");
-    if (chunk < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
-    groups_ = TileGroups(kernels_, chunk, tiling_.count(), blocks_);
-    weights_ = TileWeights(tiling_, kernels_, spec.weight("weight"), i16_);
     cols_ = (tiling_.m_x + 1) / 2 * 2;
     p_tile_ = 2 * static_cast<ptrdiff_t>(t_) * lanes_;
     q_tile_ = 2 * static_cast<ptrdiff_t>(cols_) * lanes_;
@@ -53,13 +51,11 @@ class FftRowsStep final : public Step {
     span_ = static_cast<int>(std::min<ptrdiff_t>(fit * groups_.chunk(), tiling_.count()));
     p_row_ = p_tile_ * blocks_ * span_ + kRowSkew;
     q_row_ = q_tile_ * out.blocks * span_ + kRowSkew;
-    v_stride_ = groups_.floats() + kSkew;
-    m_stride_ = static_cast<ptrdiff_t>(groups_.chunk()) * kernels_.panel * lanes_ + kSkew;
   }
 
   std::string kernel() const override {
     return std::string("fft_rows")
-        .append(i16_ ? "_i16_" : "_f32_")
+        .append(weights_.stored())
         .append(tiling_.name())
         .append("_")
         .append(isa_name(kernels_.isa));
@@ -188,11 +184,11 @@ class FftRowsStep final : public Step {
   const TileKernels& kernels_;
   const FftHalves& halves_;
   int lanes_;
-  TileWeights weights_;
   TileGroups groups_;
+  TileWeights weights_;
+  ptrdiff_t v_stride_, m_stride_;
   int span_ = 1, cols_ = 0;  // tiles in P and Q; columns of Q, an even number of them
-  ptrdiff_t p_tile_ = 0, p_row_ = 0, q_tile_ = 0, q_row_ = 0, v_stride_ = 0, m_stride_ = 0;
-  bool i16_ = false;
+  ptrdiff_t p_tile_ = 0, p_row_ = 0, q_tile_ = 0, q_row_ = 0;
 };
 
 }  // namespace

@@ -12,16 +12,17 @@ namespace fastcnn {
 
 class TileWeights {
  public:
-  TileWeights() = default;
-  TileWeights(const Tiling& tiling, const TileKernels& kernels, const FloatArray& weight, bool i16)
+  TileWeights(const StepSpec& spec, const Tiling& tiling, const TileKernels& kernels)
       : kernels_(&kernels),
         freqs_(static_cast<size_t>(tiling.form->freqs)),
         blocks_(tiling.blocks()),
         out_blocks_(tiling.out.blocks),
-        i16_(i16) {
-    pack(tiling, weight);
+        i16_(spec.word("weights", "f32") == "i16") {
+    pack(tiling, spec.weight("weight"));
   }
 
+  // What a step's name says of them.
+  const char* stored() const { return i16_ ? "_i16_" : "_f32_"; }
   size_t bytes() const { return weights_.size() * sizeof(float) + rounded_.bytes(); }
 
   // Vectors of the panel that begins at this block of output channels; 0 beyond the last.
@@ -116,20 +117,24 @@ class TileWeights {
   RoundedWeights rounded_;
 };
 
-// How the tiles of a chunk lie in V: [group][cb][tile][V].
+// The chunks that tiles are taken in, and how those of a chunk lie in V, [freq][group][cb][tile][V], and in M,
+// [freq][tile][panel].
 class TileGroups {
  public:
-  TileGroups() = default;
-  // Chunks of at most `chunk` of so many tiles, made up to whole groups.
-  TileGroups(const TileKernels& kernels, int64_t chunk, int tiles, int blocks)
-      : tile_(kernels.tile),
-        lanes_(kernels.lanes),
-        chunk_((std::min<int64_t>(chunk, tiles) + tile_ - 1) / tile_ * tile_),
-        stride_(static_cast<ptrdiff_t>(blocks) * tile_ * lanes_) {}
+  // Chunks of at most `chunk` tiles, made up to whole groups.
+  TileGroups(const StepSpec& spec, const Tiling& tiling, const TileKernels& kernels)
+      : tile_(kernels.tile), lanes_(kernels.lanes), panel_(kernels.panel) {
+    const int64_t chunk = spec.integer("chunk");
+    if (chunk < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
+    chunk_ = (std::min<int64_t>(chunk, tiling.count()) + tile_ - 1) / tile_ * tile_;
+    stride_ = static_cast<ptrdiff_t>(tiling.blocks()) * tile_ * lanes_;
+  }
 
   int64_t chunk() const { return chunk_; }
-  ptrdiff_t stride() const { return stride_; }                   // floats between groups
-  ptrdiff_t floats() const { return chunk_ / tile_ * stride_; }  // of a frequency
+  ptrdiff_t stride() const { return stride_; }  // floats between groups
+  // Floats between frequencies, and so how many of V and M belong to one.
+  ptrdiff_t v_stride() const { return chunk_ / tile_ * stride_ + kSkew; }
+  ptrdiff_t m_stride() const { return chunk_ * panel_ * lanes_ + kSkew; }
   int64_t chunks(int64_t tiles) const { return (tiles + chunk_ - 1) / chunk_; }
 
   // Where chunk k of `chunks` begins: equal chunks rather than full ones and a rest, in whole register tiles.
@@ -148,9 +153,11 @@ class TileGroups {
   }
 
  private:
-  int tile_ = 1, lanes_ = 1;
-  int64_t chunk_ = 1;
-  ptrdiff_t stride_ = 0;
+  static constexpr ptrdiff_t kSkew = 16;  // keeps these strides off powers of two
+
+  int tile_, lanes_, panel_;
+  int64_t chunk_;
+  ptrdiff_t stride_;
 };
 
 }  // namespace fastcnn

@@ -20,8 +20,6 @@ std::unique_ptr<Step> make_fft_rows(const StepSpec&);
 
 namespace {
 
-constexpr int kSkew = 16;  // floats: keeps frequency strides off powers of two
-
 class TileStep final : public Step {
  public:
   explicit TileStep(const StepSpec& spec)
@@ -30,24 +28,17 @@ class TileStep final : public Step {
         form_(*tiling_.form),
         kernels_(tile_kernels(spec.isa)),
         op_(spec.op),
-        lanes_(kernels_.lanes) {
+        lanes_(kernels_.lanes),
+        groups_(spec, tiling_, kernels_),
+        weights_(spec, tiling_, kernels_),
+        v_stride_(groups_.v_stride()),
+        m_stride_(groups_.m_stride()),
+        split_panels_(spec.word("split", "tiles") == "panels") {
     out = spec.out;
-    split_panels_ = spec.word("split", "tiles") == "panels";
-    i16_ = spec.word("weights", "f32") == "i16";
-    const int64_t chunk = spec.integer("chunk");
-    if (chunk < 1) throw std::invalid_argument(spec.op + ": chunk must be positive");
-    groups_ = TileGroups(kernels_, chunk, tiling_.count(), blocks_);
-    weights_ = TileWeights(tiling_, kernels_, spec.weight("weight"), i16_);
-    v_stride_ = groups_.floats() + kSkew;
-    m_stride_ = static_cast<ptrdiff_t>(groups_.chunk()) * kernels_.panel * lanes_ + kSkew;
   }
 
   std::string kernel() const override {
-    return std::string(op_)
-        .append(i16_ ? "_i16_" : "_f32_")
-        .append(tiling_.name())
-        .append("_")
-        .append(isa_name(kernels_.isa));
+    return std::string(op_).append(weights_.stored()).append(tiling_.name()).append("_").append(isa_name(kernels_.isa));
   }
   size_t weight_bytes() const override { return weights_.bytes() + tiling_.epilogue.bytes(); }
   size_t scratch_floats(int threads) const override {
@@ -155,10 +146,10 @@ class TileStep final : public Step {
   const TileKernels& kernels_;
   std::string op_;
   int lanes_;
-  TileWeights weights_;
   TileGroups groups_;
-  ptrdiff_t v_stride_ = 0, m_stride_ = 0;
-  bool split_panels_ = false, i16_ = false;
+  TileWeights weights_;
+  ptrdiff_t v_stride_, m_stride_;
+  bool split_panels_;
 };
 
 }  // namespace

@@ -224,7 +224,7 @@ def _ways(
                 # A row's spectra are read once a chunk, unless L2 still has them; those of all rows once a span.
                 again = chunks if spectra_bytes / rows > target.l2_bytes else _spans(layer, form, tiles, chunk)
                 own_spectra = again * spectra_bytes / workers
-                far = own_spectra + _far_rows(layer, form, tiles) / target.threads
+                far = own_spectra + 3 * _maps_bytes(layer, form, tiles) / target.threads  # written is twice read
             else:
                 own_spectra = spectra_bytes / (target.threads if split == "panels" else 1)
                 # What does not stay in L2: spectra are read once per chunk, a chunk's tiles once per panel.
@@ -283,17 +283,17 @@ def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, shar
     return sorted({min(near, most), min(wide, most)})
 
 
-def _far_rows(layer: _Layer, form: TileForm, tiles: int) -> float:
-    """Bytes of the maps between the steps of the "rows" split: written, which counts twice, and read."""
+def _maps_bytes(layer: _Layer, form: TileForm, tiles: int) -> float:
+    """Bytes of the half-made transforms of so many tiles, in and out, in the "rows" split."""
     points = form.points[0] * form.points[1] * layer.in_channels * math.prod(layer.stride)
-    return 3 * 4.0 * tiles * (points + form.points[0] * form.across * layer.out_channels)
+    return 4.0 * tiles * (points + form.points[0] * form.across * layer.out_channels)
 
 
-_MAPS_BYTES = 8 << 20
-"""What those maps may have, if a chunk does not need more; as native/runtime/steps/fft_rows.cpp has it."""
+_MOST_MAPS_BYTES = 8 << 20
+"""What they may have, if a chunk does not need more; as native/runtime/steps/fft_rows.cpp has it."""
 
 
 def _spans(layer: _Layer, form: TileForm, tiles: int, chunk: int) -> int:
     """Times that all rows are gone through, because the maps of all tiles would be too large."""
-    fit = max(1, int(_MAPS_BYTES // (_far_rows(layer, form, chunk) / 3)))
+    fit = max(1, int(_MOST_MAPS_BYTES // _maps_bytes(layer, form, chunk)))
     return math.ceil(tiles / (fit * chunk))
