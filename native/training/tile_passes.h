@@ -53,7 +53,6 @@ class TilePasses {
                 int at_once, float* scratch) const;
 
  private:
-  struct Own;  // a thread's part of the scratch
   size_t forward_own() const;
   size_t backward_own() const;
   // Tiles of one image, in groups of equal size.

@@ -40,6 +40,7 @@ def test_the_charts_cover_their_axes() -> None:
         for line, layers in chart.lines.items()
     }
     assert axes.pop(("by-kernel", 0)) == list(range(3, 32, 2))
+    assert axes.pop(("depthwise", 0)) == list(range(7, 32, 4))
     assert axes == {
         (name, k): values
         for name, values in {
@@ -54,7 +55,7 @@ def test_the_charts_cover_their_axes() -> None:
 
 def test_a_layer_of_several_charts_is_measured_once() -> None:
     layers = chart_layers(ROWS)
-    assert len(layers) == len(set(layers)) == 15 + 3 * (6 + 5 + 5) - 3 * 3
+    assert len(layers) == len(set(layers)) == 15 + 7 + 3 * (6 + 5 + 5) - 3 * 3
     assert chart_layers(["by-kernel"]) == tuple(Layer(kernel=k) for k in range(3, 32, 2))
     assert chart_layers(["layers", "training"]) == ()
 

@@ -11,6 +11,7 @@ import pytest
 
 from fastcnn import _native
 from fastcnn.benchmarking.kernels import AlgorithmTime, KernelsResult, Layer
+from fastcnn.benchmarking.kernels.curves import BEST, growth
 from fastcnn.benchmarking.kernels.markdown import main, put, tables
 from fastcnn.engine.plan.tiles import WINOGRAD_TILES, form_of
 from tests.benchmarking.kernel_results import by_kernel, cell, engine, point, result
@@ -39,8 +40,15 @@ def test_the_record_is_whole_and_meets_its_goals() -> None:
     assert (PAGE.parent / "crossover.png").read_bytes().startswith(b"\x89PNG")
     found = KernelsResult.loads(RECORD.read_text(encoding="utf-8"))
     assert len(found.cells) == 12
-    assert len(found.points) == 54 * len(found.isas)
+    assert len(found.points) == 61 * len(found.isas)
     assert [f"{c.label}: {c.missed()}" for c in (*found.cells, *found.points) if c.missed()] == []
+    # FFT rises far more slowly than the square of the kernel.
+    for isa in found.isas:
+        assert all(
+            best <= direct / 1.5
+            for best, direct in zip(growth(found, isa, BEST), growth(found, isa, "direct"), strict=True)
+        )
+        assert growth(found, isa, BEST)[1] <= 7
 
 
 def counted(kernel: int) -> list[str]:

@@ -87,7 +87,7 @@ def test_everything_is_measured_once(use: Callable[[Machine], None]) -> None:
     expected += [(isa, layer.name) for layer in chart_layers(ROWS) for isa in ("avx512", "avx2")]
     assert machine.asked == expected
     assert len(result.cells) == 12
-    assert len(result.points) == 2 * 54
+    assert len(result.points) == 2 * 61
     assert all(cell.commit == "abc" and cell.date for cell in (*result.cells, *result.points))
     assert not any(item.missed() for item in (*result.cells, *result.points))
 
@@ -130,7 +130,7 @@ def test_what_another_commit_measured_is_measured_again_but_not_lost(
     machine = Machine()
     result = measure(machine, use, rows=["by-kernel"], only="k9-c64-m56-b1", kept=kept)
     assert len(machine.asked) == 2
-    assert len(result.points) == 2 * 54
+    assert len(result.points) == 2 * 61
     assert {p.layer.name for p in result.points if p.commit == "def"} == {"k9-c64-m56-b1"}
 
 

@@ -12,19 +12,24 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.checkpoint import checkpoint
 
 import fastcnn as fc
 from fastcnn.compression.convert import NothingDoneWarning
 from fastcnn.methods.contract import ConvSpec, DeclinedError
 from fastcnn.methods.transforms.convolution import layer as layer_module
 from fastcnn.methods.transforms.convolution import measure
+from fastcnn.methods.transforms.convolution.arithmetic import native_products_per_output
 from fastcnn.methods.transforms.convolution.counter import count_transforms
+from fastcnn.methods.transforms.convolution.first_call import MAX_SIZES
 from fastcnn.methods.transforms.convolution.measure import (
     Timing,
     forget_input_shapes,
     input_shape_of,
     record_input_shapes,
 )
+from fastcnn.methods.transforms.convolution.settings import AUTO, FULL
 from fastcnn.methods.transforms.fft_conv import FFTConfig, FFTConv2d
 from fastcnn.methods.transforms.winograd_conv import WinogradConfig, WinogradConv2d
 
@@ -83,8 +88,8 @@ def test_conversion_both_ways_loses_nothing(cls: Any, config: Any) -> None:
         (FFTConfig(), {"kernel_size": 5, "groups": 4}, "16 channels and 16 filters per group"),
         (FFTConfig(), {"kernel_size": 5, "stride": 2, "dilation": 2}, "stride=2 and dilation=2 on one axis"),
         (FFTConfig(tile=8), {"kernel_size": 9}, "9 taps does not fit in tile=8: choose 16 or 32 or 64 or 'full'"),
-        (FFTConfig(tile=16), {"kernel_size": 16}, r"508\.00 multiplications .* save nothing against 256"),
-        (FFTConfig(), {"kernel_size": 2, "stride": 2}, r"4\.00 multiplications .* save nothing against 4"),
+        (FFTConfig(tile=16), {"kernel_size": 16}, r"382\.00 multiplications .* save nothing against 256"),
+        (FFTConfig(), {"kernel_size": 2, "stride": 2}, r"5\.97 multiplications .* save nothing against 4"),
         (WinogradConfig(), {"kernel_size": 3, "dilation": 2}, r"dilation=\(2, 2\) splits the map"),
         (WinogradConfig(m=2), {"kernel_size": 8}, "8 taps is too long for Winograd"),
         (WinogradConfig(), {"kernel_size": 8}, "8 taps is too long for Winograd .* use FFTConfig"),
@@ -127,7 +132,7 @@ def test_longer_tiles_are_for_float64() -> None:
 
 
 class Net(nn.Module):
-    """Two layers worth a look, one that is not."""
+    """A layer that is declined by rule, two that are timed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,6 +199,165 @@ def test_a_tie_goes_to_torch(monkeypatch: pytest.MonkeyPatch, ours: float, done:
             FFTConv2d.from_dense(dense, FFTConfig())
 
 
+def test_a_cap_too_small_for_one_picture_declines_the_layer() -> None:
+    dense = nn.Conv2d(32, 32, 5)
+    record_input_shapes(dense, torch.randn(1, 32, 9, 9))
+    with pytest.raises(DeclinedError, match="memory=1000 bytes is too small"):
+        FFTConv2d.from_dense(dense, FFTConfig(memory=1000))
+    with pytest.warns(NothingDoneWarning, match="memory=1000 bytes is too small"):
+        fc.convert(nn.Sequential(dense), FFTConfig(memory=1000), data=torch.randn(1, 32, 9, 9))
+
+
+def test_one_number_stands_for_both_axes_of_a_dense_layer() -> None:
+    dense = nn.Conv2d(2, 3, 3, stride=(2,), padding=(1,), dilation=(1,))  # type: ignore[arg-type]
+    x = torch.randn(1, 2, 9, 9)
+    assert torch.allclose(FFTConv2d.from_dense(dense, FFTConfig(force=True))(x), dense(x), atol=1e-5)
+
+
+class Stopwatch:
+    """Takes the place of ``time_against``: ours takes what the test says, against 10 ms; notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.ours_ms = 10.0
+        self.asked: list[tuple[tuple[int, ...], bool]] = []
+
+    def __call__(self, dense: nn.Conv2d, layer: nn.Conv2d, shape: tuple[int, ...]) -> Timing:
+        backward = dense.training and dense.weight.requires_grad
+        self.asked.append((shape, backward))
+        assert type(dense) is nn.Conv2d
+        assert (layer.training, layer.weight.requires_grad) == (dense.training, dense.weight.requires_grad)
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+        assert not torch.is_inference_mode_enabled()
+        with count_transforms() as counter:
+            layer(torch.zeros(shape, dtype=layer.weight.dtype))
+        assert counter.input > 0, "it runs its own algorithm meanwhile"
+        return Timing(ours_ms=self.ours_ms, dense_ms=10.0, backward=backward, shape=shape)
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+    watch = Stopwatch()
+    monkeypatch.setattr(layer_module, "time_against", watch)
+    return watch
+
+
+def transforms_of(layer: nn.Module, x: Tensor) -> int:
+    """Tiles of the input that a call transforms, once its result is as ``nn.Conv2d``'s."""
+    with count_transforms() as counter:
+        out = layer(x)
+    want = layer.to_dense()(x).detach()  # type: ignore[operator]
+    assert float((out.detach() - want).abs().max()) <= 4e-5 * float(want.abs().max())
+    return counter.input
+
+
+@pytest.mark.parametrize(("cls", "config"), KINDS)
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_without_a_size_the_first_call_decides(stopwatch: Stopwatch, cls: Any, config: Any, mode: str) -> None:
+    dense = nn.Conv2d(32, 32, 3, padding=1, padding_mode=mode)  # type: ignore[arg-type]
+    layer = cls.from_dense(dense, config())
+    assert layer.chosen == "undecided: timed in its first call"
+    x = torch.randn(2, 32, 9, 8)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        layer(x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert stopwatch.asked == [((2, 32, 9, 8), True)]
+    assert layer.chosen == (
+        "convolves directly: it is no faster: 10 ms against 10 ms of nn.Conv2d, forward and backward at (2, 32, 9, 8)"
+    )
+    assert transforms_of(layer, x) == transforms_of(layer, x[0]) == 0
+    stopwatch.ours_ms = 9.0
+    layer.eval()
+    assert transforms_of(layer, x) > 0
+    assert stopwatch.asked[1:] == [((2, 32, 9, 8), False)]
+    assert layer.chosen == ("measured in its first call, 9 ms against 10 ms of nn.Conv2d, forward at (2, 32, 9, 8)")
+    assert transforms_of(layer, x[:1]) > 0
+    with torch.inference_mode():
+        layer(torch.randn(1, 32, 8, 8))
+    layer.train().weight.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(3, 32, 8, 9)).dtype == torch.bfloat16
+    assert stopwatch.asked[2:] == [((1, 32, 8, 8), False), ((3, 32, 8, 9), False)]
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert transforms_of(other.requires_grad_(True), x) == 0
+        assert transforms_of(other.eval(), x) > 0
+        assert other.chosen == layer.chosen
+    assert len(stopwatch.asked) == 4
+    assert transforms_of(layer.eval().double(), x.double()) > 0
+    assert len(stopwatch.asked) == 5
+
+
+def test_layers_made_by_hand_or_by_force_are_not_timed(stopwatch: Stopwatch) -> None:
+    x = torch.randn(1, 32, 8, 8)
+    dense = nn.Conv2d(32, 32, 5)
+    for layer in (FFTConv2d(32, 32, 5), FFTConv2d.from_dense(dense, FFTConfig(force=True))):
+        assert transforms_of(layer, x) > 0
+    record_input_shapes(dense, x)
+    stopwatch.ours_ms = 9.0
+    assert transforms_of(FFTConv2d.from_dense(dense, FFTConfig()), x) > 0
+    assert len(stopwatch.asked) == 1
+
+
+def test_a_traced_call_is_not_timed(stopwatch: Stopwatch) -> None:
+    layer = FFTConv2d.from_dense(nn.Conv2d(32, 32, 5), FFTConfig())
+    x = torch.randn(1, 32, 8, 8)
+    assert "fastcnn.fft_conv2d" in str(torch.export.export(layer, (x,)).graph)
+    assert transforms_of(torch.compile(layer, backend="eager", fullgraph=True), x) > 0  # type: ignore[arg-type]
+    assert (stopwatch.asked, layer.chosen) == ([], "undecided: timed in its first call")
+
+
+def test_a_cap_too_small_in_the_first_call_means_directly() -> None:
+    layer = FFTConv2d.from_dense(nn.Conv2d(32, 32, 5), FFTConfig(memory=1000))
+    assert transforms_of(layer, torch.randn(1, 32, 9, 9)) == 0
+    assert layer.chosen.startswith("convolves directly: memory=1000 bytes is too small")
+
+
+def test_many_sizes_are_not_all_timed(stopwatch: Stopwatch) -> None:
+    layer = FFTConv2d.from_dense(nn.Conv2d(32, 32, 5), FFTConfig()).eval()
+    for width in range(8, 8 + MAX_SIZES):
+        stopwatch.ours_ms = float(width)
+        layer(torch.randn(1, 32, 9, width))
+    assert transforms_of(layer, torch.randn(1, 32, 9, 7)) > 0
+    assert transforms_of(layer, torch.randn(1, 32, 9, 99)) == 0
+    assert len(stopwatch.asked) == MAX_SIZES
+
+
+def test_the_first_call_leaves_no_trace_in_training() -> None:
+    """Measured in earnest: gradients, random numbers, hooks and saved tensors are as without the timing."""
+    measure._TIMINGS.clear()
+    seen: list[str] = []
+    layer = FFTConv2d.from_dense(nn.Conv2d(32, 32, 5, padding=2), FFTConfig())
+    other = FFTConv2d.from_dense(layer.to_dense(), FFTConfig(force=True))
+    layer.weight.register_hook(lambda grad: seen.append("gradient"))
+    x = torch.randn(2, 32, 8, 8)
+    state = torch.get_rng_state()
+    checkpoint(layer, x, use_reentrant=False).square().mean().backward()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert seen == ["gradient"]
+    assert len(measure._TIMINGS) == 1
+    assert "forward and backward at (2, 32, 8, 8)" in layer.chosen
+    other(x).square().mean().backward()
+    assert layer.weight.grad is not None
+    assert torch.allclose(layer.weight.grad, other.weight.grad, atol=1e-5)
+
+
+def test_parametrized_layers_are_timed_too(stopwatch: Stopwatch) -> None:
+    layer = spectral_norm(FFTConv2d.from_dense(nn.Conv2d(32, 32, 5), FFTConfig()))
+    layer(torch.randn(1, 32, 8, 8)).sum().backward()
+    assert len(stopwatch.asked) == 1
+
+
+def test_the_rule_counts_native_multiplications() -> None:
+    """3x3 with stride 2: four kernels of 2 taps, 4 (1.5 16^2 - 2) / 15^2 against 9; torch's ops take 9.03."""
+    rate = native_products_per_output(AUTO, (3, 3), (2, 2))
+    assert rate == pytest.approx(4 * 382 / 225)
+    layer = FFTConv2d.from_dense(nn.Conv2d(32, 32, 3, stride=2), FFTConfig())
+    assert layer.theory().macs == pytest.approx(9.03 * 32 * 32, abs=5)
+    assert native_products_per_output(FULL, (7, 7), (2, 2)) == 6.0
+    assert native_products_per_output(8, (1, 3)) == pytest.approx(94 / 48)
+
+
 def test_convert_reports_every_layer() -> None:
     net = Net()
     done = fc.convert(net, FFTConfig())
@@ -201,15 +365,14 @@ def test_convert_reports_every_layer() -> None:
     assert {name: line.status for name, line in lines.items()} == {
         "stem": "declined",
         "large": "done",
-        "small": "declined",
+        "small": "done",
     }
     assert "too few" in lines["stem"].why
-    assert "save nothing" in lines["small"].why
     line = lines["large"]
     assert line.weight_error == 0.0
     assert (line.params_before, line.bytes_before) == (line.params_after, line.bytes_after)
     assert line.macs_after < line.macs_before / 10
-    assert "by rule, not timed: input sizes unknown" in line.why
+    assert "undecided: timed in its first call" in line.why
     assert type(done.large) is FFTConv2d
     assert type(net.large) is nn.Conv2d
     with pytest.warns(NothingDoneWarning, match="WinogradConfig changed nothing: stem: 3 channels"):
@@ -298,6 +461,21 @@ def test_another_map_size_needs_another_transform_only_for_the_whole_map() -> No
         (lambda: FFTConv2d(2, 2, 3, 2, 0, 2, tile="full"), ValueError, "stride=2 and dilation=2"),
         (lambda: FFTConv2d(3, 2, 3, groups=2), ValueError, "in_channels must be divisible by groups"),
         (lambda: WinogradConv2d(2, 2, 9, m=2), ValueError, "use FFTConfig"),
+        (lambda: FFTConv2d(2, 2, (3,)), ValueError, r"kernel_size=\(3,\) has 1 values: give an integer or a pair"),
+        (lambda: WinogradConv2d(2, 2, (3, 3, 3)), ValueError, r"kernel_size=\(3, 3, 3\) has 3 values"),
+        (lambda: FFTConv2d(2, 2, 0), ValueError, "kernel_size=0 is out of range: it must be at least 1"),
+        (lambda: FFTConv2d(2, 2, 3.0), TypeError, r"kernel_size must be an integer or a pair .* got float 3\.0"),
+        (lambda: FFTConv2d(2, 2, (3, True)), TypeError, "kernel_size must be an integer .* got tuple"),
+        (lambda: FFTConv2d(2, 2, "3"), TypeError, "kernel_size must be an integer .* got str '3'"),
+        (lambda: FFTConv2d(2, 2, 3, stride=0), ValueError, "stride=0 is out of range: it must be at least 1"),
+        (lambda: WinogradConv2d(2, 2, 3, stride=(1, -1)), ValueError, r"stride=\(1, -1\) is out of range"),
+        (lambda: FFTConv2d(2, 2, 3, dilation=0), ValueError, "dilation=0 is out of range: it must be at least 1"),
+        (lambda: FFTConv2d(2, 2, 3, padding=-1), ValueError, "padding=-1 is out of range: it must be at least 0"),
+        (lambda: FFTConv2d(2, 2, 3, padding=None), TypeError, "padding must be an integer or a pair .* got NoneType"),
+        (lambda: FFTConv2d(2, 2, 3, padding="some"), ValueError, "padding"),
+        (lambda: FFTConv2d(2, 2, 3, dtype=torch.complex64), ValueError, r"dtype=torch\.complex64 .* choose torch\.fl"),
+        (lambda: WinogradConv2d(2, 2, 3, dtype=torch.int8), ValueError, r"dtype=torch\.int8 is not supported"),
+        (lambda: FFTConv2d(2, 2, 3, dtype="float32"), TypeError, "dtype must be a torch.dtype, got str 'float32'"),
     ],
 )
 def test_bad_settings_are_named(make: Any, error: type[Exception], message: str) -> None:

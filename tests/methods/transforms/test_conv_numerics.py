@@ -130,6 +130,4 @@ def test_a_bad_pixel_spoils_its_tile_or_its_map(value: float) -> None:
         assert tiles(x)[1].isfinite().all()
     direct = nn.Conv2d(2, 3, 3)(x).detach()
     assert int((~direct[0].isfinite()).any(0).sum()) == 9
-    winograd = spoiled(WinogradConv2d(2, 3, 3, m=6), x)
-    assert not winograd[~wanted].any()
-    assert int(winograd.sum()) > 9 or value == float("inf")
+    assert torch.equal(spoiled(WinogradConv2d(2, 3, 3, m=6), x), wanted)

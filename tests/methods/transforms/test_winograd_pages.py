@@ -20,10 +20,11 @@ from fastcnn.methods.transforms.winograd import (
     searched_points,
     split_kernel,
 )
+from fastcnn.reproduction.winograd_error import orders
 from tests.docs.pages import ROOT
 from tests.engine.nets import WINOGRAD
 
-RECORD = ROOT / "benchmarks" / "results" / "winograd_error.json"
+RECORD, LABELS = (ROOT / "benchmarks" / "results" / f"winograd_{name}.json" for name in ("error", "labels"))
 CONCEPT, METHOD = (ROOT / "docs" / name / "winograd.md" for name in ("concepts", "methods"))
 ROLES = {
     "integers": "integers", "published": "published", "kernel": "native kernel", "searched": "least error",
@@ -144,9 +145,45 @@ def line_rows() -> list[str]:
     return error_rows(images=False)
 
 
-@pytest.mark.parametrize("rows", [image_form_rows, line_form_rows, cost_rows, point_rows, image_rows, line_rows])
-def test_the_page_holds_the_table_and_no_other_rows(rows: Any) -> None:
-    lines = CONCEPT.read_text(encoding="utf-8").splitlines()
+def order_rows() -> list[str]:
+    """Errors of 3x3 layers as multiples of those of direct convolution, and whether the published order shows."""
+    kinds = {"published": "published points", "native": "native"}
+    lines = []
+    for order in orders(record()["layers"]):
+        ratios = [f"{ratio:.2f}" for ratio in order["ratios"]]
+        beside = order["direct"].replace("_", " ")
+        shows = "yes" if order["shows"] else "no"
+        lines.append(row(str(order["channels"]), kinds[order["kind"]], beside, *ratios, shows))
+    return lines
+
+
+def label_rows() -> list[str]:
+    """Labels, accuracy and error of both nets, each way."""
+    nets = {"resnet20": "ResNet-20", "vgg_like": "VGG-like"}
+    ways = {
+        "torch_direct": "torch, direct", "torch_winograd": "torch, F(4,3)",
+        "native_direct": "engine, direct", "native_winograd": "engine, F(4,3)",
+    }  # fmt: skip
+    lines = []
+    for net, found in json.loads(LABELS.read_text(encoding="utf-8"))["nets"].items():
+        for way, judged in found["ways"].items():
+            layers = len(found["layers"].get(way, ()))
+            same = f"{found['pictures'] - judged['other_labels']:,}"
+            figures = f"{layers} of {found['convolutions']}", same, f"{judged['accuracy']:.2f} %"
+            lines.append(row(nets[net], ways[way], *figures, short(judged["error"])))
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("page", "rows"),
+    [
+        *((CONCEPT, rows) for rows in (image_form_rows, line_form_rows, cost_rows, point_rows)),
+        *((CONCEPT, rows) for rows in (image_rows, line_rows, order_rows)),
+        (METHOD, label_rows),
+    ],
+)
+def test_the_page_holds_the_table_and_no_other_rows(page: Path, rows: Any) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
     wanted = rows()
     first = lines.index(wanted[0])
     assert lines[first : first + len(wanted)] == wanted
@@ -209,6 +246,29 @@ def test_what_the_pages_say_of_the_errors() -> None:
     assert f"{short(line['native'])} for F(1x6,1x3) on 512 channels where F(6,3) has {short(six['native'])}" in concept
     assert f"F(1x4,1x7) has {short(form_of((1, 7), 512, 4)['native'])}" in concept
     assert f"{short(form_of((1, 7), 512, 4)['native'])} for F(4,7) along one axis" in method
+
+
+def test_what_the_page_says_of_the_order() -> None:
+    """Which kernels show it beside which direct convolution, on which channels."""
+    found = {(o["kind"], o["direct"], o["channels"]): o for o in orders(record()["layers"])}
+    missed = {key for key, order in found.items() if not order["shows"]}
+    assert missed == {("native", "torch_direct", 512)}
+    ratio = found["native", "torch_direct", 512]["ratios"][0]
+    layer = next(e for e in record()["layers"] if (e["kernel"], e["channels"]) == ([3, 3], 512))
+    direct = layer["native_direct"] / layer["torch_direct"]
+    page = words(CONCEPT)
+    assert f"on 512 they miss it: F(2,3) has {ratio:.1f} times the error of torch's convolution" in page
+    assert f"our own direct kernel has {direct:.1f} times that error there" in page
+
+
+def test_the_page_names_the_gates_of_the_labels() -> None:
+    document = json.loads(LABELS.read_text(encoding="utf-8"))
+    assert {found["pictures"] for found in document["nets"].values()} == {10_000}
+    assert {found["error_pictures"] for found in document["nets"].values()} == {500}
+    gates = document["gates"]
+    page = words(METHOD)
+    assert f"at least {gates['min_same_labels']} % of the labels" in page
+    assert f"by at most {gates['max_accuracy_change']} points" in page
 
 
 @pytest.mark.parametrize(("form", "tile"), [("F(2,3)", 4), ("F(4,3)", 6), ("F(6,3)", 8), ("F(4,7)", 10)])

@@ -155,6 +155,7 @@ def test_the_record_is_whole_and_in_order() -> None:
         (list(kernel), c) for kernel in command.KERNELS for c in command.CHANNELS
     ]
     assert command.order_shows(layers)
+    assert document["orders"] == command.orders(layers)
     for layer in layers:
         assert layer["torch_direct"] <= DIRECT
         assert layer["native_direct"] <= DIRECT
@@ -175,6 +176,22 @@ def test_the_record_is_what_is_measured_again() -> None:
     for known, found in zip(layer["forms"], again["forms"], strict=True):
         for name in ("published", "searched", "runs", "long_sums"):
             assert found[name] == pytest.approx(known[name], rel=0.5)
+
+
+def test_the_order_is_judged_beside_torch_and_beside_the_engine() -> None:
+    forms = [{"published": 2e-7 * times, "native": 4e-7 * times} for times in (1, 3, 9)]
+    layer = {"kernel": [3, 3], "channels": 5, "torch_direct": 1e-7, "native_direct": 4e-7, "forms": forms}
+    found = {(order["kind"], order["direct"]): order for order in command.orders([layer, layer | {"kernel": [1, 3]}])}
+    ratios = {kinds: order["ratios"] for kinds, order in found.items()}
+    assert ratios == {
+        ("published", "torch_direct"): pytest.approx([2, 6, 18]),
+        ("published", "native_direct"): pytest.approx([0.5, 1.5, 4.5]),
+        ("native", "torch_direct"): pytest.approx([4, 12, 36]),
+        ("native", "native_direct"): pytest.approx([1, 3, 9]),
+    }
+    shows = {kinds for kinds, order in found.items() if order["shows"]}
+    assert shows == {("published", "torch_direct"), ("native", "native_direct")}
+    assert {order["channels"] for order in found.values()} == {5}
 
 
 def test_an_order_that_does_not_show_is_noticed() -> None:
@@ -227,7 +244,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     fake.clear()
     assert command.main(["--out", str(out)]) == 0
     assert fake == [*[(kernel, c) for kernel in command.KERNELS for c in command.CHANNELS][3:], *command.SEARCHES]
-    assert '"passed": true' in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert '"passed": true' in said.out
+    for direct in ("torch_direct", "native_direct"):
+        assert said.err.count(f"native / {direct}: F(2,3) ") == len(command.CHANNELS)
     whole = json.loads(out.read_text(encoding="utf-8"))
     assert (whole["commit"], whole["seed"]) == ("first", 0)
     assert whole["layers"] == record()["layers"]

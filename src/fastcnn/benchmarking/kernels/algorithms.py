@@ -110,7 +110,8 @@ class CompiledLayer:
         draft = self.built.lowered.drafts[self.index]
         found: dict[str, list[Candidate]] = {}
         for candidate in [*draft.candidates, *_forms(self.layer, self.target)]:
-            alike = found.setdefault(algorithm(candidate.label), [])
+            name = algorithm(candidate.label)
+            alike = found.setdefault("direct" if name == "depthwise" else name, [])
             if all((c.op, c.attrs) != (candidate.op, candidate.attrs) for c in alike):
                 alike.append(candidate)
         return dict(sorted(found.items(), key=lambda item: _order(item[0])))
@@ -189,7 +190,11 @@ def _forms(layer: Layer, target: Target) -> Iterator[Candidate]:
     A group of tiles is either as large as half of L2, or so large that the weights are read seldom.
     """
     kernel = (layer.kernel, layer.kernel)
-    if layer.depthwise or layer.channels < target.lanes or layer.kernel == 1:
+    if layer.channels < target.lanes or layer.kernel == 1:
+        return
+    if layer.depthwise:
+        for size in (int(t) for t in _native.fft_sizes(target.isa) if t >= layer.kernel):
+            yield Candidate(f"fft_depthwise:{size}", "fft_depthwise", {"tile": size}, exact=False)
         return
     forms = [("winograd", {"m": m}) for m in WINOGRAD_TILES.get(kernel, ())]
     forms += [("fft", {"tile": int(t)}) for t in _native.fft_sizes(target.isa) if t >= layer.kernel]

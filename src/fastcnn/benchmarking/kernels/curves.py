@@ -11,6 +11,8 @@ from fastcnn.benchmarking.kernels.records import AlgorithmTime, KernelsResult, P
 
 BEST = "best"
 """The curve that takes the fastest algorithm of every point."""
+GROWTH = (7, 15, 31)
+"""Kernel sizes whose times are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,18 @@ def exponent(curve: Curve) -> float | None:
     return sum((x - middle_x) * (y - middle_y) for x, y in logs) / spread
 
 
+def growth(result: KernelsResult, isa: str, name: str) -> tuple[float, ...]:
+    """Return how many times the ms of 7x7 that algorithm, or ``best``, takes for 15x15 and for 31x31.
+
+    Direct convolution has (15 / 7)^2 = 4.6 and (31 / 7)^2 = 20 times the multiplications. Empty where one of the three
+    is not measured.
+    """
+    curves = {curve.name: curve for curve in line_curves(result, CHARTS[0], 0, isa)}
+    ms = dict(zip(curves[name].x, curves[name].ms, strict=True)) if name in curves else {}
+    least, *more = GROWTH
+    return tuple(ms[k] / ms[least] for k in more) if all(k in ms for k in GROWTH) else ()
+
+
 def crossover(points: list[tuple[int, Point]]) -> int | None:
     """Return the least x from which on direct is never the best; None if it is the best at the last one."""
     found = None
@@ -78,9 +92,24 @@ def crossover(points: list[tuple[int, Point]]) -> int | None:
     return found
 
 
+def growth_sentences(result: KernelsResult) -> list[str]:
+    """Say how much more time the larger kernels take, for each instruction set that has the figures."""
+    lines = []
+    for isa in result.isas:
+        direct, best = (growth(result, isa, name) for name in ("direct", BEST))
+        if direct and best:
+            times = [
+                f"{name} {' and '.join(f'{x:.1f}' for x in found)}"
+                for name, found in ((BEST, best), ("direct", direct))
+            ]
+            least, *more = (f"{k}x{k}" for k in GROWTH)
+            lines.append(f"{isa}: {' and '.join(more)} take {', '.join(times)} times as long as {least}")
+    return lines
+
+
 def summary(result: KernelsResult) -> list[str]:
     """Say in sentences how time grows with the kernel, and from where on another algorithm than direct is the best."""
-    lines = []
+    lines = growth_sentences(result)
     for chart in CHARTS:
         for line in chart.lines:
             for isa in result.isas:

@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastcnn.benchmarking.kernels.cases import CHARTS, DESKTOP, LAYERS, MOBILE, Chart, Goal
-from fastcnn.benchmarking.kernels.curves import BEST, crossover, exponent, line_curves, line_points
+from fastcnn.benchmarking.kernels.curves import (
+    BEST,
+    crossover,
+    exponent,
+    growth_sentences,
+    line_curves,
+    line_points,
+)
 from fastcnn.benchmarking.kernels.records import KernelsResult, LayerCell, Point
 
 END = "<!-- /table -->"
@@ -34,7 +41,14 @@ def tables(result: KernelsResult) -> dict[str, str]:
         raise ValueError("a page needs the rows layers and by-kernel: measure them first")
     return {
         "peers": f"{_peers(result)}\n\n{_caption(result, result.cells)}",
-        "by-kernel": f"{_by_kernel(result)}\n\n{_caption(result, result.points)}\n\n![{_PICTURE}](crossover.png)",
+        "by-kernel": "\n\n".join(
+            [
+                _by_kernel(result),
+                *growth_sentences(result),
+                _caption(result, result.points),
+                f"![{_PICTURE}](crossover.png)",
+            ]
+        ),
         "along": _along(result),
     }
 

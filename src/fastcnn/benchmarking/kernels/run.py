@@ -73,7 +73,7 @@ def run_kernels(
 
     for case in [case for row, case in cases(rows) if only in (None, case.layer.name)]:
         row = TRAINING if case is TRAINING_CASE else LAYERS
-        settings = _settings(case.layer, timing) | {"peers": list(case.peers)}
+        settings = _settings(case.layer, timing) | {"peers": list(case.peers), "max_error": case.max_error}
         if needed(result.cell(row, case.layer.name), settings):
             result = result.having(_cell(row, case, timing, settings, state, say))
             if save is not None:
@@ -139,8 +139,9 @@ def _cell(
 def _inference(case: Case, timing: Settings, say: Progress) -> NetResult:
     with tempfile.TemporaryDirectory(prefix="fastcnn-layer-") as cache:
         result = benchmark(
-            [(case.layer.name, case.layer.module())], case.layer.shape, against=case.peers, threads=timing.threads,
-            rounds=timing.rounds, seconds=timing.seconds, warmup_s=timing.warmup_s, cache=cache, progress=say,
+            [(case.layer.name, case.layer.module())], case.layer.shape, against=case.peers, tolerance=case.max_error,
+            threads=timing.threads, rounds=timing.rounds, seconds=timing.seconds, warmup_s=timing.warmup_s, cache=cache,
+            progress=say,
         )  # fmt: skip
     for line in result.disturbed():
         say(line)

@@ -38,6 +38,10 @@ def check_tile(tile: object) -> int:
 class FFTConfig(MethodConfig):
     """FFT algorithm for 2-d convolutions; the weights stay as they are.
 
+    ``convert`` keeps a layer where a measurement at its input size shows a gain. It needs ``data`` for that; without
+    it each layer is timed in its first call, once per size of the map (at most 8), with the backward pass in training
+    mode, and convolves as ``nn.Conv2d`` does where the algorithm is no faster; ``chosen`` says what was found.
+
     Parameters
     ----------
     tile : {"auto", "full", 8, 16, 32, 64}
@@ -98,6 +102,8 @@ class FFTConv2d(TransformConv2d):
 
     Raises
     ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of range, dtypes that are not real floating point among them.
     ValueError
         If ``tile`` is shorter than the kernel, or stride and dilation are both above 1 on one axis and ``tile`` is
         not ``"auto"``.
@@ -160,7 +166,7 @@ class FFTConv2d(TransformConv2d):
         DeclinedError
             If the algorithm cannot serve the layer; without ``config.force`` also if its form cannot gain time (1x1,
             depthwise, fewer than 32 channels or filters per group, nothing saved) or a measurement at the input
-            size noted on ``dense`` shows no gain.
+            size noted on ``dense`` shows no gain. Where no size is noted the first call decides.
         """
         return cls._convert(
             dense, force=config.force, tile=config.tile, save_spectra=config.save_spectra, memory=config.memory

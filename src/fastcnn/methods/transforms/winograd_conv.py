@@ -38,6 +38,10 @@ def check_step(m: int | None) -> int:
 class WinogradConfig(MethodConfig):
     """Winograd algorithm for 2-d convolutions; the weights stay as they are.
 
+    ``convert`` keeps a layer where a measurement at its input size shows a gain. It needs ``data`` for that; without
+    it each layer is timed in its first call, once per size of the map (at most 8), with the backward pass in training
+    mode, and convolves as ``nn.Conv2d`` does where the algorithm is no faster; ``chosen`` says what was found.
+
     Parameters
     ----------
     m : int, optional
@@ -88,6 +92,8 @@ class WinogradConv2d(TransformConv2d):
 
     Raises
     ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of range, dtypes that are not real floating point among them.
     ValueError
         If ``m`` is given and the kernel has more than 7 taps, the tile is too long for the dtype, or stride and
         dilation are both above 1 on one axis.
@@ -149,7 +155,7 @@ class WinogradConv2d(TransformConv2d):
         DeclinedError
             If the algorithm cannot serve the layer; without ``config.force`` also if its form cannot gain time (1x1,
             depthwise, fewer than 32 channels or filters per group, dilation) or a measurement at the input size
-            noted on ``dense`` shows no gain.
+            noted on ``dense`` shows no gain. Where no size is noted the first call decides.
         """
         return cls._convert(dense, force=config.force, m=config.m, memory=config.memory)
 

@@ -1,7 +1,9 @@
 """What a layer costs, by the formulas: real multiplications in the transform domain, and bytes of spectra.
 
-Per output and (channel, filter) pair an FFT of t x t tiles takes (2 t^2 - 4) / m^2 real multiplications, Winograd
-t^2 / m^2, m = t - k + 1; s^2 times as many after a polyphase split with stride s, whose kernels have ceil(k / s) taps.
+Per output and (channel, filter) pair an FFT of t x t tiles takes (2 t^2 - 4) / m^2 real multiplications in torch's ops,
+four for a complex product, and (1.5 t^2 - 2) / m^2 in native code, three for one; Winograd t^2 / m^2, m = t - k + 1.
+After a polyphase split with stride s, whose kernels have ceil(k / s) taps, s^2 times as many. :func:`cost_of` and
+:func:`products_per_output` (``cost`` and ``theory`` of a layer) count torch's, :func:`why_not_worth` the native ones.
 The additions of the transforms are not multiplications of the products and are not counted.
 """
 
@@ -42,11 +44,25 @@ def products_per_output(
         elif algorithm == "winograd":
             tile = (winograd_step(count) if size == AUTO else size) + count - 1
         else:
-            tile = size if size != AUTO else (16 if count < 9 else 32 if count < 17 else 4 * count)
+            tile = _fft_tile(size, count)
         axes.append(Axis(size=tile, kernel=count, tile=tile))
     rows, columns = axes
     products = real_products(rows, columns) if algorithm == "fft" else rows.tile * columns.tile
     return fold * products / (rows.step * columns.step)
+
+
+def native_products_per_output(size: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> float:
+    """Real multiplications of :func:`products_per_output` by native FFT, whose tiles are square for every kernel."""
+    fold = stride[0] * stride[1]
+    if size == FULL:
+        return fold * 1.5
+    rows, columns = (taps_of(k, s) for k, s in zip(kernel_size, stride, strict=True))
+    tile = _fft_tile(size, max(rows, columns))
+    return fold * (1.5 * tile * tile - 2) / ((tile - rows + 1) * (tile - columns + 1))
+
+
+def _fft_tile(size: int, taps: int) -> int:
+    return size if size != AUTO else (16 if taps < 9 else 32 if taps < 17 else 4 * taps)
 
 
 def cost_of(settings: ConvSettings, spec: ConvSpec) -> Cost:
@@ -111,7 +127,11 @@ def why_not_worth(
         return why
     if algorithm == "winograd" and dilation != (1, 1):
         return f"dilation={dilation} splits the map into pieces too small for Winograd tiles{forced}"
-    ours, direct = products_per_output(algorithm, size, kernel_size, stride), kernel_size[0] * kernel_size[1]
+    if algorithm == "fft":
+        ours = native_products_per_output(size, kernel_size, stride)
+    else:
+        ours = products_per_output(algorithm, size, kernel_size, stride)
+    direct = kernel_size[0] * kernel_size[1]
     if ours >= direct:
         return f"{ours:.2f} multiplications per output and channel pair save nothing against {direct}{forced}"
     return ""

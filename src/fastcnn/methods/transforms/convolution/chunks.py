@@ -7,6 +7,7 @@ in two layouts, so making X takes 4 X, making K 3 K, and inverting Y 5 Y; the bo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -102,8 +103,7 @@ class Footprint:
             n = n // 2
         return n
 
-    def _fit(self, memory: int, need: object) -> Chunk:
-        assert callable(need)
+    def _fit(self, memory: int, need: Callable[[int, int], int]) -> Chunk:
         if not memory:
             return Chunk(images=self.images, filters=self.filters)
         f = self.filters

@@ -7,15 +7,24 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from fastcnn.methods.contract import DeclinedError, LayerTheory, check_input
 from fastcnn.methods.replace import dense_bytes
 from fastcnn.methods.transforms.convolution.arithmetic import products_per_output, why_not_worth
 from fastcnn.methods.transforms.convolution.cache import KernelCache
-from fastcnn.methods.transforms.convolution.measure import input_shape_of, time_against
+from fastcnn.methods.transforms.convolution.first_call import FirstCalls
+from fastcnn.methods.transforms.convolution.measure import Timing, input_shape_of, time_against
 from fastcnn.methods.transforms.convolution.ops import convolve, is_traced
 from fastcnn.methods.transforms.convolution.passes import passes_for
-from fastcnn.methods.transforms.convolution.settings import AUTO, Algorithm, ConvSettings, why_unsupported
+from fastcnn.methods.transforms.convolution.settings import (
+    AUTO,
+    Algorithm,
+    ConvSettings,
+    check_dtype,
+    check_pair,
+    why_unsupported,
+)
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -29,6 +38,7 @@ class TransformConv2d(nn.Conv2d):
 
     algorithm: ClassVar[Algorithm]
     replaces: ClassVar[type[nn.Module]] = nn.Conv2d
+    _first_calls: FirstCalls | None = None
 
     def __init__(
         self,
@@ -48,6 +58,12 @@ class TransformConv2d(nn.Conv2d):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
+        check_pair("kernel_size", kernel_size, 1)
+        check_pair("stride", stride, 1)
+        if not isinstance(padding, str):
+            check_pair("padding", padding, 0)
+        check_pair("dilation", dilation, 1)
+        check_dtype(dtype)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
@@ -88,23 +104,8 @@ class TransformConv2d(nn.Conv2d):
     @classmethod
     def _convert(cls, dense: nn.Conv2d, *, force: bool, **settings: Any) -> Self:
         """Build from a dense layer; see the subclasses' ``from_dense``."""
-        if dense.weight.dtype.is_complex:
-            raise DeclinedError(f"its weight is {dense.weight.dtype}: only real layers are served")
         try:
-            layer = cls(
-                dense.in_channels,
-                dense.out_channels,
-                _pair(dense.kernel_size),
-                _pair(dense.stride),
-                dense.padding if isinstance(dense.padding, str) else _pair(dense.padding),
-                _pair(dense.dilation),
-                dense.groups,
-                dense.bias is not None,
-                dense.padding_mode,
-                **settings,
-                device=dense.weight.device,
-                dtype=dense.weight.dtype,
-            )
+            layer = cls(**_arguments(dense), **settings, device=dense.weight.device, dtype=dense.weight.dtype)
         except ValueError as error:
             raise DeclinedError(str(error)) from error
         _copy(dense, layer)
@@ -126,9 +127,13 @@ class TransformConv2d(nn.Conv2d):
             raise DeclinedError(why)
         shape = input_shape_of(dense)
         if shape is None:
-            layer.chosen = "by rule, not timed: input sizes unknown"
+            layer._first_calls = FirstCalls()
+            layer.chosen = layer._first_calls.chosen
             return layer
-        timing = time_against(dense, layer, shape)
+        try:
+            timing = time_against(dense, layer, shape)
+        except ValueError as error:
+            raise DeclinedError(str(error)) from error
         if timing.ours_ms >= timing.dense_ms:
             raise DeclinedError(f"it is no faster: {timing}; force=True converts it all the same")
         layer.chosen = f"measured, {timing}"
@@ -136,19 +141,7 @@ class TransformConv2d(nn.Conv2d):
 
     def to_dense(self) -> nn.Conv2d:
         """Return the ``nn.Conv2d`` with the same parameters; nothing is lost either way."""
-        dense = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            _pair(self.kernel_size),
-            _pair(self.stride),
-            self.padding if isinstance(self.padding, str) else _pair(self.padding),
-            _pair(self.dilation),
-            self.groups,
-            self.bias is not None,
-            self.padding_mode,
-            device=self.weight.device,
-            dtype=self.weight.dtype,
-        )
+        dense = nn.Conv2d(**_arguments(self), device=self.weight.device, dtype=self.weight.dtype)
         _copy(self, dense)
         return dense
 
@@ -176,12 +169,15 @@ class TransformConv2d(nn.Conv2d):
         name = type(self).__name__
         check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.weight.dtype)
         x, weight, bias = (input.unsqueeze(0) if input.dim() == 3 else input), self.weight, self.bias
+        self._check_size(x)
+        if self._settings.size != AUTO:
+            self._check_supported()
+        if self._is_direct(x):
+            y: Tensor = self._conv_forward(input, weight, bias)
+            return y
         if self._pad_first:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-        _check_size(x, self._settings, _pair(self.kernel_size), name)
-        if self._settings.size != AUTO:
-            self._check_supported()
         cast_to = None
         device = x.device.type
         if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
@@ -195,6 +191,48 @@ class TransformConv2d(nn.Conv2d):
         if cast_to is not None:
             out = out.to(cast_to)
         return out.squeeze(0) if input.dim() == 3 else out
+
+    def _check_size(self, x: Tensor) -> None:
+        """ValueError if the kernel does not fit into the padded input."""
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        for i, axis, pad in ((0, "height", top + bottom), (1, "width", left + right)):
+            reach = self._settings.dilation[i] * (self.kernel_size[i] - 1) + 1
+            have = x.shape[2 + i] + pad
+            if have < reach:
+                raise ValueError(
+                    f"input of {type(self).__name__} has padded {axis} {have}, but its kernel reaches over {reach}: "
+                    "give a larger image or more padding"
+                )
+
+    def _is_direct(self, x: Tensor) -> bool:
+        """Whether ``nn.Conv2d``'s algorithm takes the call of a layer whose conversion left that to its first call.
+
+        Traced calls, fake tensors and empty batches are not timed: the layer's own algorithm takes them.
+        """
+        first = self._first_calls
+        if first is None or is_traced() or type(x) not in (Tensor, nn.Parameter) or x.is_meta or not x.numel():
+            return False
+        batch, channels, height, width = x.shape
+        backward = self.training and self.weight.requires_grad
+        setting = (backward, self.weight.dtype, self.weight.device)
+        direct = first.is_direct(height, width, setting, lambda: self._time((batch, channels, height, width)))
+        self.chosen = first.chosen
+        return direct
+
+    def _time(self, shape: tuple[int, int, int, int]) -> Timing:
+        """Time two layers as this one, with and without its algorithm; its own parameters stay out of it."""
+
+        def like_this(kind: type[nn.Conv2d], **settings: Any) -> nn.Conv2d:
+            # By way of "meta", since initialization would draw random numbers.
+            layer = kind(**_arguments(self), **settings, device="meta", dtype=self.weight.dtype)
+            layer.to_empty(device=self.weight.device)
+            for mine, its in ((self.weight, layer.weight), (self.bias, layer.bias)):
+                if mine is not None and its is not None:
+                    nn.init.constant_(its, 0.01).requires_grad_(mine.requires_grad)
+            return layer.train(self.training)
+
+        ours: type[nn.Conv2d] = type_before_parametrizations(self)
+        return time_against(like_this(nn.Conv2d), like_this(ours, **self._extra()), shape)
 
     def _infer(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Forward pass with the kernel's transform kept from call to call."""
@@ -222,7 +260,23 @@ class TransformConv2d(nn.Conv2d):
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    return values[0], values[1]
+    """Two numbers of two, or of one that stands for both."""
+    return values[0], values[-1]
+
+
+def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
+    """Arguments of ``nn.Conv2d`` for another layer of this form."""
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "kernel_size": _pair(layer.kernel_size),
+        "stride": _pair(layer.stride),
+        "padding": layer.padding if isinstance(layer.padding, str) else _pair(layer.padding),
+        "dilation": _pair(layer.dilation),
+        "groups": layer.groups,
+        "bias": layer.bias is not None,
+        "padding_mode": layer.padding_mode,
+    }
 
 
 def _copy(source: nn.Conv2d, target: nn.Conv2d) -> None:
@@ -234,15 +288,3 @@ def _copy(source: nn.Conv2d, target: nn.Conv2d) -> None:
             target.bias.copy_(source.bias)
             target.bias.requires_grad_(source.bias.requires_grad)
     target.train(source.training)
-
-
-def _check_size(x: Tensor, settings: ConvSettings, kernel_size: tuple[int, int], name: str) -> None:
-    """ValueError if the kernel does not fit into the padded input."""
-    for i, axis in ((0, "height"), (1, "width")):
-        reach = settings.dilation[i] * (kernel_size[i] - 1) + 1
-        have = x.shape[2 + i] + 2 * settings.padding[i]
-        if have < reach:
-            raise ValueError(
-                f"input of {name} has padded {axis} {have}, but its kernel reaches over {reach}: give a larger image "
-                "or more padding"
-            )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
+
+import torch
 
 from fastcnn.methods.contract import check_count
 from fastcnn.methods.transforms.convolution.lengths import TILES
@@ -14,6 +17,9 @@ AUTO = -1
 """``ConvSettings.size``: the engine chooses the tile."""
 FULL = 0
 """``ConvSettings.size`` of FFT: one tile holds the whole padded map."""
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""What layers may hold; halves are computed in float32."""
 
 MAX_WINOGRAD_TAPS = 7
 """Longest kernel served by Winograd: beyond it F(m, r) has no useful accuracy."""
@@ -51,6 +57,27 @@ def check_memory(memory: int | None) -> int:
         return 0
     check_count("memory", memory, 1)
     return memory
+
+
+def check_pair(name: str, value: object, low: int) -> None:
+    """Raise unless an integer or a pair of them (TypeError), all at least ``low`` (ValueError)."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if any(isinstance(one, bool) or not isinstance(one, Integral) for one in pair):
+        raise TypeError(f"{name} must be an integer or a pair of integers, got {type(value).__name__} {value!r}")
+    if len(pair) != 2:
+        raise ValueError(f"{name}={value!r} has {len(pair)} values: give an integer or a pair of integers")
+    if min(pair) < low:
+        raise ValueError(f"{name}={value!r} is out of range: it must be at least {low}")
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise unless None or a dtype (TypeError) that layers are served in (ValueError)."""
+    if dtype is None:
+        return
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be a torch.dtype, got {type(dtype).__name__} {dtype!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype} is not supported: choose {', '.join(map(str, DTYPES))}")
 
 
 def taps_of(kernel: int, stride: int) -> int:

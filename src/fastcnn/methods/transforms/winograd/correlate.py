@@ -65,7 +65,7 @@ def winograd_correlate(input: Array, weight: Array, form: WinogradForm, *, sum_t
     products = np.zeros((t1, t2, down * across, filters), dtype)
     for first in range(0, channels, sum_terms):
         part = slice(first, first + sum_terms)
-        products += data[..., part] @ spectra[..., part, :]
+        products += _sum(data[..., part], spectra[..., part, :])
     outputs = a1 @ products.transpose(3, 2, 0, 1) @ a2.T
     whole = outputs.reshape(filters, down, across, m1, m2).transpose(0, 1, 3, 2, 4)
     return np.ascontiguousarray(whole.reshape(filters, down * m1, across * m2)[:, :height, :width])
@@ -101,6 +101,20 @@ def winograd_correlate_sum(input: Array, weight: Array, pieces: WinogradSum, *, 
         part = input[:, top::down, left::across][:, : height + r1 - 1, : width + r2 - 1]
         taps = weight[:, :, piece.taps[0], piece.taps[1]]
         total += winograd_correlate(part, taps, piece.form, sum_terms=sum_terms)
+    return total
+
+
+def _sum(data: Array, spectra: Array) -> Array:
+    """Products (..., tiles, C) @ (..., C, F); in float32 channel after channel, each added with one rounding.
+
+    So fused multiply-adds work. A BLAS would be faster, but in what order it sums depends on the machine.
+    """
+    if data.dtype == np.float64:
+        return data @ spectra
+    total = np.zeros((*data.shape[:-1], spectra.shape[-1]), np.float32)
+    for c in range(data.shape[-1]):
+        product = data[..., c, None].astype(np.float64) * spectra[..., c, None, :]
+        total = (total + product).astype(np.float32)
     return total
 
 
