@@ -182,7 +182,8 @@ int64_t tiles_rule(StepRule& r, std::initializer_list<const char*> splits, Find 
   const FloatArray& w = r.weight("weight", 4);
   r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
   r.integer("groups", 1, 1);
-  const bool rows = r.word("split", splits) == "rows";
+  const std::string split = r.word("split", splits);
+  const bool rows = split == "rows" || split == "own-rows";
   r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& stride = r.list("stride", 2, 1, kMostTileStride);
   const int64_t blocks = bounded_product({in.blocks, stride[0], stride[1]});  // of channels and phases
@@ -193,7 +194,7 @@ int64_t tiles_rule(StepRule& r, std::initializer_list<const char*> splits, Find 
   constexpr int64_t kGroup = 64;  // more register tiles than any kernel has: chunks are whole groups of them
   const int64_t chunk = r.integer("chunk", 1, tiles + kGroup), panel = tile_kernels(r.p.isa).panel;
   // Of one thread, and of V or M: times two and all threads it is far from 64 bits.
-  const int64_t most_blocks = std::max(rows ? blocks + out.blocks : blocks, panel);  // "rows": of P and Q
+  const int64_t most_blocks = std::max(rows ? blocks + out.blocks : blocks, panel);  // by rows: of P and Q
   r.require(bounded_product({form.freqs, chunk + kGroup, most_blocks, r.p.lanes}) <= kMost,
             "'chunk' asks for too much scratch memory");
   return packed_floats(r, blocks * r.p.lanes, bounded_product({form.freqs, out.blocks, r.p.lanes}),
@@ -213,7 +214,7 @@ auto fft_of(StepRule& r) {
     return std::max(kh, kw) > tile ? nullptr : find_fft(r.p.isa, static_cast<int>(tile));
   };
 }
-int64_t fft_rule(StepRule& r) { return tiles_rule(r, {"tiles", "panels", "rows"}, fft_of(r)); }
+int64_t fft_rule(StepRule& r) { return tiles_rule(r, {"tiles", "panels", "rows", "own-rows"}, fft_of(r)); }
 
 int64_t fft_depthwise_rule(StepRule& r) {
   const TileForm& form = tiled_map(r, 1, fft_of(r));

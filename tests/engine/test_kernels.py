@@ -193,7 +193,7 @@ def tiled_error(
     graph = make.graph(y)
     net = compiled(graph, isa, threads, exact=True)
     choose(net, layer, candidate)
-    name = "fft_rows" if candidate.attrs["split"] == "rows" else candidate.op
+    name = {"rows": "fft_rows", "own-rows": "fft_own_rows"}.get(candidate.attrs["split"], candidate.op)
     assert name in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
     poison(net)
     return error_of(net, inputs_for(graph), least=1.0)
@@ -209,7 +209,7 @@ SHARED_OUT = {
     "split": st.sampled_from(["tiles", "panels"]), "weights": st.sampled_from(["f32", "i16"]),
     "chunk": st.integers(1, 20),
 }  # fmt: skip
-FFT_SHARED_OUT = SHARED_OUT | {"split": st.sampled_from(["tiles", "panels", "rows", "rows"])}
+FFT_SHARED_OUT = SHARED_OUT | {"split": st.sampled_from(["tiles", "panels", "rows", "own-rows"])}
 
 
 STRIDES = st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 3)])
@@ -233,7 +233,9 @@ def test_winograd(
     assert error <= WINOGRAD[t] + rounding
 
 
-@pytest.mark.parametrize(("op", "split"), [("winograd", "panels"), ("fft", "panels"), ("fft", "rows")])
+@pytest.mark.parametrize(
+    ("op", "split"), [("winograd", "panels"), ("fft", "panels"), ("fft", "rows"), ("fft", "own-rows")]
+)
 @pytest.mark.parametrize(("in_c", "out_c"), [(64, 16), (65, 17), (130, 33), (200, 40)])
 def test_spectra_of_16_bits_have_a_scale_for_every_64_channels(
     isa: str, op: str, split: str, in_c: int, out_c: int
@@ -264,10 +266,11 @@ def test_fft(
     assert error <= FFT + (1e-4 if shared["weights"] == "i16" else 0.0)
 
 
+@pytest.mark.parametrize("split", ["rows", "own-rows"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_fft_by_rows_of_more_tiles_than_its_maps_hold(isa: str, threads: int) -> None:
+def test_fft_by_rows_of_more_tiles_than_its_maps_hold(isa: str, threads: int, split: str) -> None:
     """25 tiles of 250,000 numbers: the rows are gone through twice; 5 threads share 4 rows out where tiles have 8."""
-    attrs: dict[str, Any] = {"tile": 32, "chunk": 14, "split": "rows"}
+    attrs: dict[str, Any] = {"tile": 32, "chunk": 14, "split": split}
     layer = {"n": 1, "out_c": 64, "pad": (1, 1, 1, 1), "residual": True, "act": "relu", "late": False}
     more = {"in_c": 64, "h": 140, "w": 140, "dilation": (1, 1), "threads": threads}
     error = tiled_error(isa, Candidate("f", "fft", attrs, exact=False), (3, 3), (1, 1), **layer, **more)
@@ -304,7 +307,7 @@ def test_fft_depthwise(
     assert error_of(net, inputs_for(graph), least=1.0) <= FFT
 
 
-@pytest.mark.parametrize("split", ["tiles", "rows"])
+@pytest.mark.parametrize("split", ["tiles", "rows", "own-rows"])
 @pytest.mark.parametrize("size", range(12))
 def test_every_fft_size(isa: str, size: int, split: str) -> None:
     """A map of several tiles, of which the last ones hang over, and a kernel of a third of the tile."""

@@ -13,7 +13,8 @@
 //   Q[row][fb][tile][m][2][V]    <- row of M, m rounded up to even
 //   out                          <- columns of Q
 //
-// `chunk`: tiles in V and M at once.
+// `chunk`: tiles in V and M at once. Split "own-rows": every thread takes tiles of its own through all rows, a chunk at
+// a time. It reads all the weights, once for each chunk, but P and Q of a chunk are near and no other core's.
 #include <algorithm>
 
 #include "kernels/fft/fft.h"
@@ -41,20 +42,21 @@ class FftRowsStep final : public Step {
         groups_(spec, tiling_, kernels_),
         weights_(spec, tiling_, kernels_),
         v_stride_(groups_.v_stride()),
-        m_stride_(groups_.m_stride()) {
+        m_stride_(groups_.m_stride()),
+        own_(spec.word("split", "rows") == "own-rows") {
     out = spec.out;
     cols_ = (tiling_.m_x + 1) / 2 * 2;
     p_tile_ = 2 * static_cast<ptrdiff_t>(t_) * lanes_;
     q_tile_ = 2 * static_cast<ptrdiff_t>(cols_) * lanes_;
     const ptrdiff_t tile = t_ / 2 * (blocks_ * p_tile_ + out.blocks * q_tile_);
-    const ptrdiff_t fit = std::max<ptrdiff_t>(1, kMapsFloats / (tile * groups_.chunk()));
+    const ptrdiff_t fit = own_ ? 1 : std::max<ptrdiff_t>(1, kMapsFloats / (tile * groups_.chunk()));
     span_ = static_cast<int>(std::min<ptrdiff_t>(fit * groups_.chunk(), tiling_.count()));
     p_row_ = p_tile_ * blocks_ * span_ + kRowSkew;
     q_row_ = q_tile_ * out.blocks * span_ + kRowSkew;
   }
 
   std::string kernel() const override {
-    return std::string("fft_rows")
+    return std::string(own_ ? "fft_own_rows" : "fft_rows")
         .append(weights_.stored())
         .append(tiling_.name())
         .append("_")
@@ -62,30 +64,43 @@ class FftRowsStep final : public Step {
   }
   size_t weight_bytes() const override { return weights_.bytes() + tiling_.epilogue.bytes(); }
   size_t scratch_floats(int threads) const override {
-    return static_cast<size_t>(t_ / 2 * (p_row_ + q_row_) + threads * own_floats());
+    const int maps = own_ ? threads : 1;
+    return static_cast<size_t>(maps * maps_floats() + threads * row_floats());
   }
   Region opening(int thread, int threads) const override {
-    int64_t row, stop;
-    RunContext::part_of(thread, threads, t_ / 2, row, stop, 1);
-    return row >= stop ? Region{} : weights_.matrix(0, fft_row_freq(t_, static_cast<int>(row)));
+    int64_t begin, end;
+    RunContext::part_of(thread, threads, own_ ? tiling_.count() : t_ / 2, begin, end, 1);
+    return begin >= end ? Region{} : weights_.matrix(0, fft_row_freq(t_, own_ ? 0 : static_cast<int>(begin)));
   }
 
   void run(const RunContext& ctx) const override {
-    const int64_t tiles = tiling_.count(), spans = (tiles + span_ - 1) / span_;
+    int64_t begin = 0, end = tiling_.count();
+    RunContext team = ctx;  // of those that share the tiles
+    if (own_) {
+      ctx.part(tiling_.count(), begin, end);
+      team.thread = 0;
+      team.threads = 1;
+      team.barrier = nullptr;
+      team.scratch += ctx.thread * (maps_floats() + row_floats());
+    }
+    const int64_t tiles = end - begin, spans = (tiles + span_ - 1) / span_;
     for (int64_t s = 0; s < spans; ++s) {
-      const int t0 = static_cast<int>(tiles * s / spans), t1 = static_cast<int>(tiles * (s + 1) / spans);
-      columns(ctx, t0, t1 - t0);
-      ctx.sync();
-      rows(ctx, t1 - t0, s + 1 < spans);
-      ctx.sync();
-      columns_back(ctx, t0, t1 - t0);
+      const int t0 = static_cast<int>(begin + tiles * s / spans);
+      const int count = static_cast<int>(begin + tiles * (s + 1) / spans) - t0;
+      columns(team, t0, count);
+      team.sync();
+      rows(team, count, s + 1 < spans ? opening(ctx.thread, ctx.threads) : after(ctx));
+      team.sync();
+      columns_back(team, t0, count);
     }
   }
 
  private:
   float* p(const RunContext& ctx) const { return ctx.scratch; }
   float* q(const RunContext& ctx) const { return ctx.scratch + t_ / 2 * p_row_; }
-  ptrdiff_t own_floats() const { return 3 * t_ * (v_stride_ + m_stride_); }
+  ptrdiff_t maps_floats() const { return t_ / 2 * (p_row_ + q_row_); }
+  // V and M of a row.
+  ptrdiff_t row_floats() const { return 3 * t_ * (v_stride_ + m_stride_); }
 
   // Tiles t0 ... of the span, in P.
   void columns(const RunContext& ctx, int t0, int tiles) const {
@@ -105,9 +120,9 @@ class FftRowsStep final : public Step {
     }
   }
 
-  // This thread's rows of P, by way of V and M, in Q.
-  void rows(const RunContext& ctx, int tiles, bool again) const {
-    float* const v = q(ctx) + t_ / 2 * q_row_ + ctx.thread * own_floats();
+  // This thread's rows of P, by way of V and M, in Q. `after_rows`: what is read after them.
+  void rows(const RunContext& ctx, int tiles, Region after_rows) const {
+    float* const v = q(ctx) + t_ / 2 * q_row_ + ctx.thread * row_floats();
     float* const m = v + 3 * t_ * v_stride_;
     int64_t row0, row1;
     ctx.part(t_ / 2, row0, row1);
@@ -133,9 +148,7 @@ class FftRowsStep final : public Step {
         }
         // What is read when this row's or this chunk's products are done.
         const bool last = row + 1 == row1 && c + 1 == chunks;
-        const Region next = !last   ? weights_.matrix(0, c + 1 < chunks ? freq0 : freq0 + freqs)
-                            : again ? opening(ctx.thread, ctx.threads)
-                                    : after(ctx);
+        const Region next = last ? after_rows : weights_.matrix(0, c + 1 < chunks ? freq0 : freq0 + freqs);
         f.freq_stride = m_stride_;
         f.cols = cols_;
         for (int b = 0; b < out.blocks;) {
@@ -187,6 +200,7 @@ class FftRowsStep final : public Step {
   TileGroups groups_;
   TileWeights weights_;
   ptrdiff_t v_stride_, m_stride_;
+  bool own_;
   int span_ = 1, cols_ = 0;  // tiles in P and Q; columns of Q, an even number of them
   ptrdiff_t p_tile_ = 0, p_row_ = 0, q_tile_ = 0, q_row_ = 0;
 };

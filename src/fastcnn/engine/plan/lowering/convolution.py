@@ -94,7 +94,7 @@ def conv(low: Lowerer, node: Node) -> None:
 
 _PHASES_FROM = 5
 """Kernels with a stride from that many rows and columns: tiles of their phases are the best guess."""
-_FFT_FROM = 17
+_FFT_FROM = 11
 """Depthwise kernels from that many rows and columns: the FFT is the best guess."""
 
 
