@@ -30,7 +30,7 @@ def nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 BAD = [
-    (("--rows", "none"), "--rows 'none' is not known; allowed: layers, training, by-kernel, by-channels"),
+    (("--rows", "none"), "--rows 'none' is not known; allowed: layers, training, by-kernel, depthwise, "),
     (("--rows", ","), "--rows ',' is not known"),
     (("--rows", "layers,by-size"), "--rows 'layers,by-size' is not known"),
     (("--only", "k4-c64-m56-b1"), "--only 'k4-c64-m56-b1' is not in layers, training"),

@@ -215,6 +215,8 @@ def test_a_small_run_writes_a_full_record(
     fake_mnist(tmp_path)
     monkeypatch.setattr(command, "BATCH", 100)
     monkeypatch.setattr(command, "MIN_ACCURACY", 0.0)
+    monkeypatch.setattr(command, "RATE", 0.05)
+    monkeypatch.setattr(command, "WARM_STEPS", 1)
     out = tmp_path / "results" / "record.json"
     code = command.main(["--data", str(tmp_path), "--out", str(out), "--seeds", "4"])
     document = json.loads(out.read_text(encoding="utf-8"))

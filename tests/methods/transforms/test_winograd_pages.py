@@ -302,7 +302,7 @@ def test_what_the_page_concludes_from_the_errors() -> None:
         assert max(errors) < 2.5 * min(errors), "the tile decides, not the kernel"
     for kernel, m in (((5, 5), 6), ((7, 7), 4), ((7, 7), 6)):
         form = form_of(kernel, 512, m)
-        assert form["published"] >= 1e-4
+        assert form["published"] > (0.95e-4 if form["tile"] == 10 else 2e-4)
         assert (form["runs"] < 1e-4) == (form["tile"] == 10)
 
 
