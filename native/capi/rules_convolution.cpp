@@ -183,7 +183,7 @@ int64_t tiles_rule(StepRule& r, std::initializer_list<const char*> splits, Find 
   r.require(w.shape[0] == out.c && w.shape[1] == in.c, "weight and channels differ");
   r.integer("groups", 1, 1);
   const std::string split = r.word("split", splits);
-  const bool rows = split == "rows" || split == "own-rows";
+  const bool rows = split == "rows" || split == "own_rows";
   r.require(r.stored() != "bf16", "spectra are 'f32' or 'i16'");
   const auto& stride = r.list("stride", 2, 1, kMostTileStride);
   const int64_t blocks = bounded_product({in.blocks, stride[0], stride[1]});  // of channels and phases
@@ -214,7 +214,7 @@ auto fft_of(StepRule& r) {
     return std::max(kh, kw) > tile ? nullptr : find_fft(r.p.isa, static_cast<int>(tile));
   };
 }
-int64_t fft_rule(StepRule& r) { return tiles_rule(r, {"tiles", "panels", "rows", "own-rows"}, fft_of(r)); }
+int64_t fft_rule(StepRule& r) { return tiles_rule(r, {"tiles", "panels", "rows", "own_rows"}, fft_of(r)); }
 
 int64_t fft_depthwise_rule(StepRule& r) {
   const TileForm& form = tiled_map(r, 1, fft_of(r));

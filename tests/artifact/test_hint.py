@@ -16,6 +16,8 @@ from fastcnn.artifact import ArtifactError, load_graph, save_graph
 from fastcnn.artifact.hint import graph_crc32, make_hint, parse_hint
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.plan.candidates import make_target
+from fastcnn.engine.plan.slots import Candidate
+from fastcnn.engine.plan.tiles import tile_candidates
 from fastcnn.engine.run.net import CompiledNet
 from tests.artifact.test_hostile import put_together, take_apart
 from tests.engine.nets import Maker
@@ -218,3 +220,28 @@ def test_another_machine_is_logged(case: Callable[..., Path], caplog: pytest.Log
     with caplog.at_level(logging.INFO, "fastcnn"):
         fastcnn.load(case(isa="neon"))
     assert "the saved plan is for neon and 1 threads" in caplog.text
+
+
+@pytest.mark.parametrize("label", ["own-rows", "fft:24:own-rows:14", "Fft", "fft:", "a" * 33, "a" + ":b" * 8])
+def test_no_candidate_has_a_label_that_no_file_may_hold(label: str) -> None:
+    with pytest.raises(ValueError, match="must match"):
+        Candidate(label, "fft", {})
+
+
+def test_a_plan_by_fft_of_every_split_is_read_again(tmp_path: Path) -> None:
+    make = Maker(3, (1, 64, 56, 56))
+    graph = make.graph(make.conv("x0", 64, 64, 7))
+    compiled = CompiledNet(graph, make_target(ISA, 2), tolerance=1e-4, exact=False, how="heuristic")
+    (layer,) = compiled.plan.choices()
+    found = tile_candidates(
+        make_target(ISA, 2), batch=1, in_channels=64, out_channels=64, kernel=(7, 7), out_map=(56, 56), relaxed=False
+    )
+    splits = {candidate.attrs["split"]: candidate.label for candidate in found if candidate.op == "fft"}
+    assert {"rows", "own_rows"} <= set(splits)
+    for label in splits.values():
+        hint = make_hint(
+            graph, isa=ISA, threads=2, tolerance=1e-4, exact=False, shapes=[(1, 64, 56, 56)], choices={layer: label},
+            error=1e-9,
+        )  # fmt: skip
+        save_graph(tmp_path / "net.fcnn", graph, plan_hint=hint)
+        assert fastcnn.load(tmp_path / "net.fcnn", threads=2).plan.choices() == {layer: label}

@@ -56,7 +56,7 @@ def candidates(isa: str) -> list[Candidate]:
         *(direct(isa, "panels", weights) for weights in ("f32", "i16", "bf16")),
         *(winograd(isa, m, split, "f32") for split in ("tiles", "panels") for m in (2, 4, 6)),
         *(winograd(isa, m, "panels", "i16") for m in (2, 6)),
-        *(fft(isa, tile, split, "f32") for tile in (8, 12) for split in ("rows", "own-rows")),
+        *(fft(isa, tile, split, "f32") for tile in (8, 12) for split in ("rows", "own_rows")),
         *(fft(isa, tile, "rows", "i16") for tile in (8, 12)),
         *(amx(*way) for way in AMX if _native.amx(isa)),
     ]

@@ -97,7 +97,7 @@ def test_weights_in_16_bits(
     draft = next(d for d in native(net).lowered.drafts if d.name == layer)
     assume(draft.op == "direct")
     attrs = {**draft.candidates[0].attrs, "split": "panels", "weights": "i16", "compensated": 0, "sum_terms": 512}
-    choose(net, layer, Candidate("16", draft.op, attrs, exact=False))
+    choose(net, layer, Candidate("half", draft.op, attrs, exact=False))
     assert "direct_i16" in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
     # Every weight is off by up to 2^-16 of the largest of its 64; in sums of few products that is some 5e-5.
     assert error_of(net, inputs_for(graph), least=1.0) <= 1e-4
@@ -155,7 +155,7 @@ def test_weights_of_16_bits_lose_nothing(isa: str) -> None:
     net = compiled(graph, isa, 2, exact=True)
     draft = next(d for d in native(net).lowered.drafts if d.name == layer)
     attrs = {**draft.candidates[0].attrs, "split": "panels", "weights": "i16", "compensated": 0}
-    choose(net, layer, Candidate("16", draft.op, attrs, exact=False))
+    choose(net, layer, Candidate("half", draft.op, attrs, exact=False))
     assert error_of(net, inputs_for(graph)) <= DIRECT
 
 
@@ -193,7 +193,7 @@ def tiled_error(
     graph = make.graph(y)
     net = compiled(graph, isa, threads, exact=True)
     choose(net, layer, candidate)
-    name = {"rows": "fft_rows", "own-rows": "fft_own_rows"}.get(candidate.attrs["split"], candidate.op)
+    name = {"rows": "fft_rows", "own_rows": "fft_own_rows"}.get(candidate.attrs["split"], candidate.op)
     assert name in "".join(native(net).net.kernel(i) for i in range(native(net).net.steps))
     poison(net)
     return error_of(net, inputs_for(graph), least=1.0)
@@ -209,7 +209,7 @@ SHARED_OUT = {
     "split": st.sampled_from(["tiles", "panels"]), "weights": st.sampled_from(["f32", "i16"]),
     "chunk": st.integers(1, 20),
 }  # fmt: skip
-FFT_SHARED_OUT = SHARED_OUT | {"split": st.sampled_from(["tiles", "panels", "rows", "own-rows"])}
+FFT_SHARED_OUT = SHARED_OUT | {"split": st.sampled_from(["tiles", "panels", "rows", "own_rows"])}
 
 
 STRIDES = st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 3)])
@@ -234,7 +234,7 @@ def test_winograd(
 
 
 @pytest.mark.parametrize(
-    ("op", "split"), [("winograd", "panels"), ("fft", "panels"), ("fft", "rows"), ("fft", "own-rows")]
+    ("op", "split"), [("winograd", "panels"), ("fft", "panels"), ("fft", "rows"), ("fft", "own_rows")]
 )
 @pytest.mark.parametrize(("in_c", "out_c"), [(64, 16), (65, 17), (130, 33), (200, 40)])
 def test_spectra_of_16_bits_have_a_scale_for_every_64_channels(
@@ -266,7 +266,7 @@ def test_fft(
     assert error <= FFT + (1e-4 if shared["weights"] == "i16" else 0.0)
 
 
-@pytest.mark.parametrize("split", ["rows", "own-rows"])
+@pytest.mark.parametrize("split", ["rows", "own_rows"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_fft_by_rows_of_more_tiles_than_its_maps_hold(isa: str, threads: int, split: str) -> None:
     """25 tiles of 250,000 numbers: the rows are gone through twice; 5 threads share 4 rows out where tiles have 8."""
@@ -307,7 +307,7 @@ def test_fft_depthwise(
     assert error_of(net, inputs_for(graph), least=1.0) <= FFT
 
 
-@pytest.mark.parametrize("split", ["tiles", "rows", "own-rows"])
+@pytest.mark.parametrize("split", ["tiles", "rows", "own_rows"])
 @pytest.mark.parametrize("size", range(12))
 def test_every_fft_size(isa: str, size: int, split: str) -> None:
     """A map of several tiles, of which the last ones hang over, and a kernel of a third of the tile."""

@@ -13,7 +13,7 @@
 //   Q[row][fb][tile][m][2][V]    <- row of M, m rounded up to even
 //   out                          <- columns of Q
 //
-// `chunk`: tiles in V and M at once. Split "own-rows": every thread takes tiles of its own through all rows, a chunk at
+// `chunk`: tiles in V and M at once. Split "own_rows": every thread takes tiles of its own through all rows, a chunk at
 // a time. It reads all the weights, once for each chunk, but P and Q of a chunk are near and no other core's.
 #include <algorithm>
 
@@ -43,7 +43,7 @@ class FftRowsStep final : public Step {
         weights_(spec, tiling_, kernels_),
         v_stride_(groups_.v_stride()),
         m_stride_(groups_.m_stride()),
-        own_(spec.word("split", "rows") == "own-rows") {
+        own_(spec.word("split", "rows") == "own_rows") {
     out = spec.out;
     cols_ = (tiling_.m_x + 1) / 2 * 2;
     p_tile_ = 2 * static_cast<ptrdiff_t>(t_) * lanes_;

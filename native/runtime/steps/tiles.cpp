@@ -6,7 +6,7 @@
 // split "tiles": every thread has its own tiles and its own V and M; no synchronisation.
 // split "panels": threads transform shares of the input into one V, wait, then take shares of the output channels; for
 // small maps, where the weights are what costs and each core should read only half of them.
-// splits "rows" and "own-rows", of op "fft" alone: steps/fft_rows.cpp.
+// splits "rows" and "own_rows", of op "fft" alone: steps/fft_rows.cpp.
 //
 // weights "i16": spectra in 16 bits, widened in registers; for layers that wait for their weights.
 #include "kernels/tiles/tiles.h"
@@ -156,7 +156,7 @@ class TileStep final : public Step {
 
 std::unique_ptr<Step> make_tiles(const StepSpec& spec) {
   const std::string split = spec.word("split", "tiles");
-  if (spec.op == "fft" && (split == "rows" || split == "own-rows")) return make_fft_rows(spec);
+  if (spec.op == "fft" && (split == "rows" || split == "own_rows")) return make_fft_rows(spec);
   return std::make_unique<TileStep>(spec);
 }
 

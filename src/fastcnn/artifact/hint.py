@@ -29,12 +29,12 @@ from fastcnn.artifact.errors import ArtifactError
 from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import MAX_NODES, MAX_SIZE, Shape
 from fastcnn.engine.plan.plan import Bands
+from fastcnn.engine.plan.slots import LABEL
 
 MAX_THREADS = 256
 MAX_STEPS = 8
 """Of those that run together."""
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}(:[a-z0-9_]{1,32}){0,7}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def _choices(value: object, graph: Graph) -> dict[str, str]:
     for layer, label in value.items():
         if layer not in layers:
             raise ArtifactError(f"plan.choices: {reprlib.repr(layer)} is no layer of this graph")
-        _matching(label, _LABEL, f"plan.choices[{reprlib.repr(layer)}]")
+        _matching(label, LABEL, f"plan.choices[{reprlib.repr(layer)}]")
     return dict(value)
 
 

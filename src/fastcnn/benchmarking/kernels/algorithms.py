@@ -203,7 +203,7 @@ def _forms(layer: Layer, target: Target) -> Iterator[Candidate]:
         tiles = form.tiles(layer.batch, (layer.size, layer.size))
         (size,) = which.values()
         for split in splits(op, target.threads):
-            share = math.ceil(tiles / target.threads) if split in ("tiles", "own-rows") else tiles
+            share = math.ceil(tiles / target.threads) if split in ("tiles", "own_rows") else tiles
             for chunk in chunks_of(target, form, split, layer.channels, share):
                 attrs = {**which, "chunk": chunk, "split": split}
                 yield Candidate(f"{op}:{size}:{split}:{chunk}", op, attrs, exact=False)

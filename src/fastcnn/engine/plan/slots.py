@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,12 +137,28 @@ class Draft:
     note: str = ""
 
 
+LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}(:[a-z0-9_]{1,32}){0,7}")
+"""What a candidate may be called, as a file's reader checks it."""
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a step. ``label`` names it in plans, caches and files; ``exact`` says no algebra is reordered."""
+    """One way to run a step. ``label`` names it in plans, caches and files; ``exact`` says no algebra is reordered.
+
+    A step that runs in one way only needs no label.
+
+    Raises
+    ------
+    ValueError
+        If the label does not match ``LABEL``: a file that held it could not be read.
+    """
 
     label: str
     op: str
     attrs: dict[str, Any]
     exact: bool = True
     why: str = ""
+
+    def __post_init__(self) -> None:
+        if self.label and not LABEL.fullmatch(self.label):
+            raise ValueError(f"label {self.label!r} must match {LABEL.pattern}")

@@ -139,10 +139,10 @@ def tile_candidates(
     # Each way with spectra in 16 bits stands beside its twin in 32, which the error budget may fall back on.
     in_16 = [pair for pair in fft if "weights" in pair[1].attrs]
     in_32 = sorted((pair for pair in fft if "weights" not in pair[1].attrs), key=lambda pair: pair[0])
-    fft = [pair for pair in in_32 if pair[1].attrs["split"] != "own-rows"][:_MOST_FFT]
+    fft = [pair for pair in in_32 if pair[1].attrs["split"] != "own_rows"][:_MOST_FFT]
     own: dict[int, tuple[float, Candidate]] = {}  # the best guess of each size
     for pair in in_32:
-        if pair[1].attrs["split"] == "own-rows":
+        if pair[1].attrs["split"] == "own_rows":
             own.setdefault(pair[1].attrs["tile"], pair)
     fft += list(own.values())[:_MOST_OWN_ROWS]
     kept = [{**candidate.attrs, "weights": "i16"} for _, candidate in fft]
@@ -222,8 +222,8 @@ def _ways(
     if fold > 1:
         why += f", in {fold} phases of its stride"
     for split in splits(op, target.threads):
-        share = math.ceil(tiles / target.threads) if split in ("tiles", "own-rows") else tiles
-        if split == "own-rows" and 2 * share < _group(target.isa):
+        share = math.ceil(tiles / target.threads) if split in ("tiles", "own_rows") else tiles
+        if split == "own_rows" and 2 * share < _group(target.isa):
             continue  # its products would hardly use a weight twice
         for chunk in chunks_of(target, form, split, layer.in_channels, share, fold):
             chunks = math.ceil(share / chunk)
@@ -235,7 +235,7 @@ def _ways(
                 again = chunks if spectra_bytes / rows > target.l2_bytes else _spans(layer, form, tiles, chunk)
                 own_spectra = again * spectra_bytes / workers
                 far = own_spectra + 3 * _maps_bytes(layer, form, tiles) / target.threads  # written is twice read
-            elif split == "own-rows":
+            elif split == "own_rows":
                 workers = tiles / share
                 own_spectra = chunks * spectra_bytes
                 # Nothing comes from another core, and half-made transforms are hardly out of L2 before they are read.
@@ -255,7 +255,7 @@ def _ways(
             attrs = {**which, "chunk": chunk, "split": split}
             name = f"{label}:{split}:{chunk}"
             yield cost, Candidate(name, op, attrs, exact=False, why=why)
-            once = chunks == 1 or split in ("rows", "own-rows")
+            once = chunks == 1 or split in ("rows", "own_rows")
             half = rounds_well and once and spectra_bytes > UNPACK_FROM_BYTES
             if half and (split != "tiles" or target.threads == 1):
                 cost = (macs / 54e9 + transforms / 2e9) / workers + (far - own_spectra / 2) / 20e9
@@ -267,10 +267,10 @@ def _ways(
 def splits(op: str, threads: int) -> tuple[str, ...]:
     """What threads can share out: tiles, panels of filters, or (of FFT tiles) rows of the spectra.
 
-    By "own-rows" each takes tiles of its own through all rows.
+    By "own_rows" each takes tiles of its own through all rows.
     """
     found = ("tiles", "panels") if threads > 1 else ("tiles",)
-    return (*found, "rows", "own-rows") if op == "fft" else found
+    return (*found, "rows", "own_rows") if op == "fft" else found
 
 
 def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, share: int, phases: int = 1) -> list[int]:
@@ -290,7 +290,7 @@ def chunks_of(target: Target, form: TileForm, split: str, in_channels: int, shar
     """
     group = _group(target.isa)
     most = -(-share // group) * group
-    if split == "own-rows":
+    if split == "own_rows":
         return sorted({min(most, group), min(most, 2 * group)})
     if split == "rows":
         # Of one row of the spectra, what goes in and what comes out of the product with a panel. About what L2 holds:
