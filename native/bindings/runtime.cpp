@@ -15,6 +15,7 @@
 #include "kernels/amx/amx.h"
 #include "kernels/direct/direct.h"
 #include "kernels/fft/fft.h"
+#include "kernels/spectral/spectral.h"
 #include "kernels/winograd/winograd.h"
 #include "runtime/net.h"
 
@@ -170,6 +171,18 @@ void bind_runtime(nb::module_& m) {
       },
       nb::arg("isa"), "points along an axis of the FFT tiles there are kernels for");
   m.def(
+      "spectral_points",
+      [](const std::string& isa) {
+        const int lanes = isa_lanes(isa_from_name(isa));
+        std::vector<int> found;
+        for (int points = 1; points <= 64 * 64; ++points) {
+          int first, second;
+          if (spectral_split(lanes, points, first, second)) found.push_back(points);
+        }
+        return found;
+      },
+      nb::arg("isa"), "complex points of the row transforms there are kernels for, ascending");
+  m.def(
       "winograd_forms",
       [](const std::string& isa) {
         const WinogradForms& all = winograd_forms(isa_from_name(isa));
@@ -236,6 +249,7 @@ void bind_runtime(nb::module_& m) {
           },
           nb::arg("groups"), "[first step, last step, rows of a band] each, in order; finish() checks them")
       .def("finish", &Net::finish)
+      .def("trim", &Net::trim, "gives back scratch memory of steps that were replaced")
       .def("poison", &Net::poison, "Fill all workspaces with NaN (tests)")
       .def(
           "run",

@@ -98,5 +98,8 @@ int64_t strided_copy_rule(StepRule& r);
 int64_t gather_rule(StepRule& r);
 int64_t fill_rule(StepRule& r);
 int64_t resize_rule(StepRule& r);
+int64_t spectral_rule(StepRule& r);
+int64_t fastfood_rule(StepRule& r);
+int64_t block_circulant_rule(StepRule& r);
 
 }  // namespace fastcnn

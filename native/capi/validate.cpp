@@ -33,6 +33,9 @@ const std::map<std::string, Rule>& step_rules() {
       {"local_response_norm", local_response_norm_rule},
       {"group_norm", group_norm_rule},
       {"layer_norm", layer_norm_rule},
+      {"spectral", spectral_rule},
+      {"fastfood", fastfood_rule},
+      {"block_circulant", block_circulant_rule},
   };
   return table;
 }

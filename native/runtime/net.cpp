@@ -100,10 +100,7 @@ void Net::finish() {
     if (steps_[i]->opening(0, 1).bytes != 0) opening = steps_[i].get();
   }
   check_groups();
-  size_t scratch = 0;
-  for (const auto& step : steps_) {
-    scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});
-  }
+  const size_t scratch = needed_scratch();
   const auto fits = [&](const auto& w) {
     return w->groups.size() >= group_floats() && w->arena.size() == arena_floats_;
   };
@@ -119,6 +116,21 @@ void Net::finish() {
   free_.clear();
   free_.reserve(most_workspaces_);
   free_.push_back(workspaces_.back().get());
+}
+
+void Net::trim() {
+  if (needed_scratch() >= scratch_floats_) return;
+  scratch_floats_ = 0;
+  workspaces_.clear();
+  finish();
+}
+
+size_t Net::needed_scratch() const {
+  size_t scratch = 0;
+  for (const auto& step : steps_) {
+    scratch = std::max({scratch, step->scratch_floats(1), step->scratch_floats(threads_)});
+  }
+  return scratch;
 }
 
 std::unique_ptr<Net::Workspace> Net::make_workspace() const {

@@ -26,6 +26,8 @@ class Net {
   void set_groups(std::vector<GroupSpec> groups);
   // Sizes scratch and checks the groups again; must follow the last add, replace or set_groups.
   void finish();
+  // Gives back scratch memory that steps needed which are no longer there.
+  void trim();
 
   // One inference. Thread-safe: each call takes its own workspace; callers beyond the number of cores wait for one.
   void run(const float* const* inputs, float* const* outputs);
@@ -65,6 +67,8 @@ class Net {
 
   Isa isa_;
   int threads_;
+  size_t needed_scratch() const;
+
   size_t arena_floats_ = 0, scratch_floats_ = 0, thread_floats_ = 0;
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Operands> operands_;

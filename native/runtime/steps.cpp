@@ -26,6 +26,9 @@ std::unique_ptr<Step> make_group_norm(const StepSpec&);
 std::unique_ptr<Step> make_layer_norm(const StepSpec&);
 std::unique_ptr<Step> make_matmul(const StepSpec&);
 std::unique_ptr<Step> make_unpool(const StepSpec&);
+std::unique_ptr<Step> make_spectral(const StepSpec&);
+std::unique_ptr<Step> make_fastfood(const StepSpec&);
+std::unique_ptr<Step> make_block_circulant(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
@@ -54,6 +57,9 @@ static const std::map<std::string, StepFactory>& factories() {
       {"layer_norm", make_layer_norm},
       {"matmul", make_matmul},
       {"unpool", make_unpool},
+      {"spectral", make_spectral},
+      {"fastfood", make_fastfood},
+      {"block_circulant", make_block_circulant},
   };
   return table;
 }

@@ -205,6 +205,7 @@ def one_step(op: str, attrs: dict[str, Any], tensors: list[dict[str, Any]], weig
         ("winograd", {"m": 2}, "tiles", 2, (1024, 1)),
         ("fft", {"tile": 8}, "panels", 6, (1024, 1)),
         ("fft", {"tile": 8}, "rows", 6, (1, 1024)),
+        ("fft", {"tile": 8}, "own_rows", 6, (1, 1024)),
     ],
 )
 def test_the_scratch_of_a_chunk_is_bounded(
@@ -221,9 +222,10 @@ def test_the_scratch_of_a_chunk_is_bounded(
             Net(one_step(op, {**attrs, "chunk": size}, tensors, weight), memory_limit=(1 << 64) - 1)
 
 
-def test_only_fft_is_split_by_rows() -> None:
+@pytest.mark.parametrize("split", ["rows", "own_rows"])
+def test_only_fft_is_split_by_rows(split: str) -> None:
     tensors = [{"nchw": [1, 1, 9, 9]} for _ in range(2)]
-    attrs = {"groups": 1, "split": "rows", "chunk": 14, "stride": [1, 1], "dilation": [1, 1], "padding": [1] * 4}
+    attrs = {"groups": 1, "split": split, "chunk": 14, "stride": [1, 1], "dilation": [1, 1], "padding": [1] * 4}
     weight = np.zeros((1, 1, 3, 3), np.float32)
     for op, form, words in (("winograd", {"m": 2}, r"winograd\): .*split"), ("fft", {"tile": 8}, "no step writes")):
         with pytest.raises(Refused, match=words):

@@ -57,7 +57,7 @@ def candidates(isa: str) -> list[Candidate]:
         *(winograd(isa, m, split, "f32") for split in ("tiles", "panels") for m in (2, 4, 6)),
         *(winograd(isa, m, "panels", "i16") for m in (2, 6)),
         *(fft(isa, tile, split, "f32") for tile in (8, 12) for split in ("rows", "own_rows")),
-        *(fft(isa, tile, "rows", "i16") for tile in (8, 12)),
+        *(fft(isa, tile, split, "i16") for tile in (8, 12) for split in ("rows", "own_rows")),
         *(amx(*way) for way in AMX if _native.amx(isa)),
     ]
 

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy.fft
+import scipy.linalg
 
 from fastcnn.engine.graph import Graph, Node
 
@@ -302,6 +304,81 @@ def _flatten(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
     return x.reshape(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
 
 
+def _circulant_linear(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    d = p["vectors"].shape[1]
+    y = np.zeros((*x.shape[:-1], 0))
+    for vector, signs in zip(p["vectors"].astype(F64), p["signs"].astype(F64), strict=True):
+        part = np.zeros_like(x)
+        for i in range(d):
+            for j in range(d):
+                part[..., i] += vector[(i - j) % d] * signs[j] * x[..., j]
+        y = np.concatenate((y, part), -1)
+    y = y[..., : n.attrs["out_features"]]
+    return y if p.get("bias") is None else y + p["bias"]
+
+
+def _blocks(vectors: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The matrix of circulant blocks, entry by entry."""
+    b = vectors.shape[2]
+    weight = np.zeros((rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            weight[i, j] = vectors[i // b, j // b, (i % b - j % b) % b]
+    return weight
+
+
+def _block_circulant_conv2d(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    groups, vectors = n.attrs["groups"], p["vectors"].astype(F64)
+    out, channels, rows = n.attrs["out_features"] // groups, x.shape[1] // groups, vectors.shape[0] // groups
+    weight = np.zeros((groups * out, channels, *vectors.shape[3:]))
+    for g in range(groups):
+        for u in range(weight.shape[2]):
+            for v in range(weight.shape[3]):
+                part = _blocks(vectors[g * rows : (g + 1) * rows, :, :, u, v], out, channels)
+                weight[g * out : (g + 1) * out, :, u, v] = part
+    return _conv(x, weight, p.get("bias"), n.attrs)
+
+
+def _fill(x: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate((x, np.zeros((*x.shape[:-1], length - x.shape[-1]))), -1)
+
+
+def _fastfood_linear(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    length = p["scale"].shape[1]
+    h = scipy.linalg.hadamard(length) / math.sqrt(length)
+    parts = []
+    for scale, gauss, signs, places in zip(p["scale"], p["gauss"], p["signs"], p["permutation"], strict=True):
+        inner = (_fill(x, length) * signs.astype(F64)) @ h
+        parts.append((inner[..., places] * gauss.astype(F64)) @ h * scale.astype(F64))
+    y = np.concatenate(parts, -1)[..., : n.attrs["out_features"]]
+    return y if p.get("bias") is None else y + p["bias"]
+
+
+def _acdc_linear(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    y = _fill(x, p["a"].shape[1])
+    for k in range(len(p["a"])):
+        if k:
+            y = (np.maximum(y, 0) if n.attrs["relu"] else y)[..., p["permutations"][k - 1]]
+        y = scipy.fft.dct(y * p["a"][k].astype(F64), norm="ortho") * p["d"][k].astype(F64)
+        y = scipy.fft.idct(y if p.get("beta") is None else y + p["beta"][k].astype(F64), norm="ortho")
+    return y[..., : n.attrs["out_features"]]
+
+
+def _tt_linear(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    cores = [p[f"core{k}"].astype(F64) for k in range(16) if p.get(f"core{k}") is not None]
+    rows, columns = (math.prod(core.shape[axis] for core in cores) for axis in (1, 2))
+    weight = np.zeros((rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            row, column, entry = i, j, np.ones((1, 1))
+            for core in cores[::-1]:  # the last mode runs fastest
+                row, m = divmod(row, core.shape[1])
+                column, k = divmod(column, core.shape[2])
+                entry = core[:, m, k] @ entry
+            weight[i, j] = entry[0, 0]
+    return _linear(x, weight[: n.attrs["out_features"], : x.shape[-1]], p.get("bias"))
+
+
 _OPS: dict[str, Callable[..., np.ndarray]] = {
     "conv2d": lambda n, p, x: _conv(x, p["weight"], p.get("bias"), n.attrs),
     "conv1d": lambda n, p, x: _conv(x, p["weight"], p.get("bias"), n.attrs),
@@ -309,6 +386,14 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "linear": lambda n, p, x: _linear(x, p["weight"], p.get("bias")),
     "codebook_conv2d": lambda n, p, x: _conv(x, _decode(p), p.get("bias"), n.attrs),
     "codebook_linear": lambda n, p, x: _linear(x, _decode(p), p.get("bias")),
+    "circulant_linear": _circulant_linear,
+    "block_circulant_linear": lambda n, p, x: _linear(
+        x, _blocks(p["vectors"].astype(F64), n.attrs["out_features"], x.shape[-1]), p.get("bias")
+    ),
+    "block_circulant_conv2d": _block_circulant_conv2d,
+    "fastfood_linear": _fastfood_linear,
+    "acdc_linear": _acdc_linear,
+    "tt_linear": _tt_linear,
     "batch_norm": _batch_norm,
     "scale_shift": lambda n, p, x: x * _per_channel(p["scale"], x) + _per_channel(p["shift"], x),
     "group_norm": _group_norm,

@@ -71,3 +71,111 @@ def transform_conv2d(lower: Lowering, a: Arguments) -> str:
             "groups": int(a["groups"]),
         },
     )
+
+
+def _rows(a: Arguments, lower: Lowering) -> str:
+    """The input, which has a batch axis as every value of the graph does."""
+    x = a.value("x")
+    if lower.rank(x) < 2:
+        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    return x
+
+
+def _floats(constant: Constant) -> Constant:
+    """Signs kept in one byte, as float32."""
+    tensor = constant.tensor
+    return constant if tensor.is_floating_point() else Constant(tensor.to(torch.float32), constant.key)
+
+
+def _places(constant: Constant) -> Constant | None:
+    """Permutations as int32; None where there are none."""
+    tensor = constant.tensor
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise Unsupported(f"permutations must be integers, got {tensor.dtype}")
+    if tensor.numel() == 0:
+        return None
+    return constant if tensor.dtype == torch.int32 else Constant(tensor.to(torch.int32), constant.key)
+
+
+@lowers("fastcnn::circulant_linear")
+def circulant_linear(lower: Lowering, a: Arguments) -> str:
+    """Fully connected layer of circulant matrices."""
+    return lower.emit(
+        "circulant_linear",
+        [_rows(a, lower)],
+        params={"vectors": a.constant("vectors"), "signs": _floats(a.constant("signs")), "bias": _bias(a)},
+        attrs={"out_features": int(a["out_features"])},
+    )
+
+
+@lowers("fastcnn::block_circulant_linear")
+def block_circulant_linear(lower: Lowering, a: Arguments) -> str:
+    """Fully connected layer of circulant blocks."""
+    return lower.emit(
+        "block_circulant_linear",
+        [_rows(a, lower)],
+        params={"vectors": a.constant("vectors"), "bias": _bias(a)},
+        attrs={"out_features": int(a["out_features"])},
+    )
+
+
+@lowers("fastcnn::block_circulant_conv2d")
+def block_circulant_conv2d(lower: Lowering, a: Arguments) -> str:
+    """Convolution of circulant blocks."""
+    x = a.value("x")
+    if lower.rank(x) != 4:
+        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    return lower.emit(
+        "block_circulant_conv2d",
+        [x],
+        params={"vectors": a.constant("vectors"), "bias": _bias(a)},
+        attrs={
+            "out_features": int(a["out_channels"]),
+            "stride": spread(a["stride"], 2),
+            "padding": spread(a["padding"], 2) * 2,
+            "dilation": spread(a["dilation"], 2),
+            "groups": int(a["groups"]),
+        },
+    )
+
+
+@lowers("fastcnn::fastfood_linear")
+def fastfood_linear(lower: Lowering, a: Arguments) -> str:
+    """Diagonals, a permutation and Walsh-Hadamard transforms."""
+    params = {role: a.constant(role) for role in ("scale", "gauss", "signs")}
+    return lower.emit(
+        "fastfood_linear",
+        [_rows(a, lower)],
+        params={**params, "permutation": _places(a.constant("permutation")), "bias": _bias(a)},
+        attrs={"out_features": int(a["out_features"])},
+    )
+
+
+@lowers("fastcnn::acdc_linear")
+def acdc_linear(lower: Lowering, a: Arguments) -> str:
+    """Diagonals and cosine transforms."""
+    return lower.emit(
+        "acdc_linear",
+        [_rows(a, lower)],
+        params={
+            "a": a.constant("a"),
+            "d": a.constant("d"),
+            "beta": None if a.get("beta") is None else a.constant("beta"),
+            "permutations": _places(a.constant("permutations")),
+        },
+        attrs={"relu": bool(a["relu"]), "out_features": int(a["out_features"])},
+    )
+
+
+@lowers("fastcnn::tt_linear")
+def tt_linear(lower: Lowering, a: Arguments) -> str:
+    """Fully connected layer whose matrix is a tensor train."""
+    cores = a["cores"]
+    if not all(isinstance(core, Constant) for core in cores):
+        raise Unsupported("cores are computed from the input")
+    return lower.emit(
+        "tt_linear",
+        [_rows(a, lower)],
+        params={**{f"core{k}": core for k, core in enumerate(cores)}, "bias": _bias(a)},
+        attrs={"in_features": int(a["in_features"]), "out_features": int(a["out_features"])},
+    )

@@ -103,7 +103,11 @@ class Lowering:
     ) -> str:
         """Add one node and return its name; Unsupported if the op's schema or shape rule refuses it."""
         name = self._fresh_name(op)
-        keys = {role: self._weight(value, name, role) for role, value in (params or {}).items() if value is not None}
+        keys = {
+            role: self._weight(value, name, role, integer="float32" not in OPS[op].params[role].dtypes)
+            for role, value in (params or {}).items()
+            if value is not None
+        }
         try:
             node = make_node(name, op, inputs, params=keys, attrs=attrs, source=self._layer(), weights=self.weights)
             rule_params = {role: self.weights[key].shape for role, key in keys.items()}
@@ -347,12 +351,12 @@ class Lowering:
 
     # -- names and weights ------------------------------------------------------------------------------------
 
-    def _weight(self, constant: Constant, node: str, role: str) -> str:
-        """Register a constant as a weight; one tensor used twice is stored once."""
+    def _weight(self, constant: Constant, node: str, role: str, *, integer: bool) -> str:
+        """Register a constant as a weight, codes and places as they are; one tensor used twice is stored once."""
         tensor = constant.tensor
         if tensor.is_quantized or tensor.layout is not torch.strided:
             raise Unsupported(f"{role} is not a plain dense tensor")
-        if role == "codes":
+        if integer:
             array = tensor.detach().cpu().numpy()
         elif tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise TypeError(
@@ -363,7 +367,7 @@ class Lowering:
             raise TypeError(f"{constant.key or f'{role} of {node}'} is {tensor.dtype}: the engine works in float32")
         else:
             array = tensor.detach().cpu().to(torch.float32).numpy()
-        identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), role == "codes")
+        identity = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), integer)
         if tensor.numel() and identity in self._keys:
             return self._keys[identity][0]
         if array.dtype.kind == "f" and not np.isfinite(array).all():

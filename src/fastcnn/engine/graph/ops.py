@@ -40,6 +40,7 @@ from fastcnn.engine.graph.schema import (
     show,
     text,
 )
+from fastcnn.engine.graph.structured import STRUCTURED
 
 _CODES = ("uint8", "uint16")
 _BIAS = ParamSpec(ranks=(1,), required=False)
@@ -140,6 +141,7 @@ OPS: dict[str, OpSchema] = {
         shape=shapes.linear,
         macs=shapes.linear_macs,
     ),
+    **STRUCTURED,
     "batch_norm": OpSchema(
         arity=(1, 1),
         params={"weight": _VECTOR, "bias": _VECTOR, "running_mean": _VECTOR, "running_var": _VECTOR},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from fastcnn.engine.plan.error_budget import OwnError, keep_budget
 from fastcnn.engine.plan.layer_error import LayerErrors
 from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
+from fastcnn.engine.plan.lowering.structured import has_kernel
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
 from fastcnn.engine.plan.probes import Probes, made_up, normal_inputs
@@ -121,7 +123,7 @@ def _planned(
 ) -> Planned:  # fmt: skip
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     check_values(graph, shapes)
-    optimised = optimise(graph, shapes, multiply=False)
+    optimised = optimise(graph, shapes, multiply=False, keep=partial(has_kernel, isa=target.isa))
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     lowered = lower(graph, shapes, target, exact=exact, relaxed=tolerance >= RELAXED_FROM)
@@ -213,6 +215,7 @@ def _planned(
         groups = likely(lowered, groups, target)
     if groups or timed:
         built.fuse(groups)
+    built.net.trim()
     step_ms = None
     if how == "tune":
         step_ms = tuning.typical(built, inputs, 5) * 1e3

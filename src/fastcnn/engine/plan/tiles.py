@@ -14,7 +14,7 @@ from typing import Any
 
 from fastcnn import _native
 from fastcnn.engine.plan.candidates import UNPACK_FROM_BYTES, Target
-from fastcnn.engine.plan.slots import Candidate
+from fastcnn.engine.plan.slots import Candidate, Draft
 
 OPS = ("winograd", "fft", "fft_depthwise")
 """Native ops that are tile forms."""
@@ -93,8 +93,16 @@ _MOST_STRIDE = 4
 _MOST_DILATION = 64
 _MOST_FFT = 4
 """Best guesses among the sizes, splits and chunks of FFT tiles that are tried."""
-_MOST_OWN_ROWS = 3
-"""Besides, sizes of those that exchange nothing between cores; how fast that is differs most between machines."""
+_MOST_OWN_ROWS = 5
+"""Besides, of those that exchange nothing between cores; how fast that is differs most between machines."""
+OWN_ROWS_FROM = 5
+"""Rows or columns of a kernel from which on these are tried: below, Winograd wins."""
+
+
+def has_few_forms(draft: Draft) -> bool:
+    """Whether a step has no more candidates than direct, Winograd, AMX and the FFT of a small kernel give it."""
+    weight = draft.weights.get("weight")
+    return weight is None or len(weight.shape) != 4 or max(weight.shape[2:]) < OWN_ROWS_FROM
 
 
 @lru_cache
@@ -140,11 +148,7 @@ def tile_candidates(
     in_16 = [pair for pair in fft if "weights" in pair[1].attrs]
     in_32 = sorted((pair for pair in fft if "weights" not in pair[1].attrs), key=lambda pair: pair[0])
     fft = [pair for pair in in_32 if pair[1].attrs["split"] != "own_rows"][:_MOST_FFT]
-    own: dict[int, tuple[float, Candidate]] = {}  # the best guess of each size
-    for pair in in_32:
-        if pair[1].attrs["split"] == "own_rows":
-            own.setdefault(pair[1].attrs["tile"], pair)
-    fft += list(own.values())[:_MOST_OWN_ROWS]
+    fft += [pair for pair in in_32 if pair[1].attrs["split"] == "own_rows"][:_MOST_OWN_ROWS]
     kept = [{**candidate.attrs, "weights": "i16"} for _, candidate in fft]
     fft += [pair for pair in in_16 if pair[1].attrs in kept]
     return [candidate for _, candidate in sorted(winograd + fft, key=lambda pair: pair[0])]
@@ -223,8 +227,8 @@ def _ways(
         why += f", in {fold} phases of its stride"
     for split in splits(op, target.threads):
         share = math.ceil(tiles / target.threads) if split in ("tiles", "own_rows") else tiles
-        if split == "own_rows" and 2 * share < _group(target.isa):
-            continue  # its products would hardly use a weight twice
+        if split == "own_rows" and (2 * share < _group(target.isa) or max(layer.kernel) < OWN_ROWS_FROM):
+            continue  # its products would hardly use a weight twice; or Winograd wins in any case
         for chunk in chunks_of(target, form, split, layer.in_channels, share, fold):
             chunks = math.ceil(share / chunk)
             workers = float(target.threads)
@@ -258,7 +262,8 @@ def _ways(
             once = chunks == 1 or split in ("rows", "own_rows")
             half = rounds_well and once and spectra_bytes > UNPACK_FROM_BYTES
             if half and (split != "tiles" or target.threads == 1):
-                cost = (macs / 54e9 + transforms / 2e9) / workers + (far - own_spectra / 2) / 20e9
+                spared = own_spectra / (4 if split == "own_rows" else 2)  # of what counts as far above
+                cost = (macs / 54e9 + transforms / 2e9) / workers + (far - spared) / 20e9
                 name = f"{op}_i16:{next(iter(which.values()))}:{split}:{chunk}"
                 attrs = {**attrs, "weights": "i16"}
                 yield cost, Candidate(name, op, attrs, exact=False, why=why + ", spectra in 16 bits")

@@ -107,6 +107,8 @@ def tune(
 ) -> Tuned:
     """Time up to ``most`` candidates of every step in the chain, and two exact ones in any case; keep the fastest.
 
+    Twice as many of convolutions that FFT may serve as well as Winograd.
+
     Leaves ``built`` with the winners in place.
     """
     drafts = built.lowered.drafts
@@ -116,7 +118,8 @@ def tune(
     for draft, first in zip(drafts, start, strict=True):
         ranked = [first, *(c for c in draft.candidates if c != first)]
         exact = [c for c in ranked if c.exact][:2]
-        order.append(ranked[:most] + [c for c in exact if c not in ranked[:most]])
+        timed = ranked[: most if tiles.has_few_forms(draft) else 2 * most]
+        order.append(timed + [c for c in exact if c not in timed])
     rounds = max(len(candidates) for candidates in order)
     for k in range(rounds):
         for i, candidates in enumerate(order):

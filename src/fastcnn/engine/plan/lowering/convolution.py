@@ -29,7 +29,7 @@ def conv(low: Lowerer, node: Node) -> None:
     attrs |= {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     channels, filters = low.dims(value)[1], weight.shape[0]
     lanes = low.target.lanes
-    note = "weights expanded from codebook" if a.get("expanded_from") else ""
+    note = f"weights expanded from {a['expanded_from']}" if a.get("expanded_from") else ""
 
     if groups == channels == filters and channels > 1:
         source, out = low.blocked(value), low.new_blocked(node.name)
@@ -144,7 +144,7 @@ def linear(low: Lowerer, node: Node) -> None:
     weight, value = low.weight(node, "weight"), node.inputs[0]
     bias = low.param(node, "bias")
     residual, attrs = split_epilogue(node)
-    note = "weights expanded from codebook" if node.attrs.get("expanded_from") else ""
+    note = f"weights expanded from {node.attrs['expanded_from']}" if node.attrs.get("expanded_from") else ""
     rank = len(low.dims(value))
     if rank < 2:
         raise GraphError(f"node {node.name!r}: linear needs a batch axis")

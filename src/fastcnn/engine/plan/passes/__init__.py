@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from fastcnn.engine.graph.graph import Graph
+from fastcnn.engine.graph.graph import Array, Graph, Node
 from fastcnn.engine.graph.ops import ACTIVATIONS
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
-from fastcnn.engine.plan.passes import expand_codebook, fold_batchnorm, fuse_epilogue, simplify
+from fastcnn.engine.plan.passes import expand_codebook, expand_structured, fold_batchnorm, fuse_epilogue, simplify
 
-__all__ = ["Optimised", "expand_codebook", "fold_batchnorm", "fuse_epilogue", "optimise", "simplify"]
+__all__ = [
+    "Optimised",
+    "expand_codebook",
+    "expand_structured",
+    "fold_batchnorm",
+    "fuse_epilogue",
+    "optimise",
+    "simplify",
+]
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,9 @@ def optimise(
     activations: Collection[str] = ACTIVATIONS,
     expand: bool = True,
     multiply: bool = True,
+    keep: Callable[[Node, Mapping[str, Array], Shape], bool] = expand_structured.nothing,
 ) -> Optimised:
-    """Expand codebooks, simplify, fold batch norms, fuse epilogues.
+    """Expand codebooks and structured layers, simplify, fold batch norms, fuse epilogues.
 
     The input graph is left alone; arrays that no pass changes are shared with it.
 
@@ -44,7 +53,9 @@ def optimise(
     activations : collection of str
         Ops an epilogue may carry.
     expand : bool
-        Whether codebook layers become dense ones.
+        Whether codebook and structured layers become dense ones.
+    keep : callable (node, parameters by role, input shape)
+        Which structured layers stay as they are, because there is a kernel for them.
     multiply : bool
         Whether folded weights of 2-d convolutions are arrays at once; else each is a
         :class:`~fastcnn.engine.plan.passes.folded_weight.FoldedWeight`.
@@ -57,6 +68,7 @@ def optimise(
     notes: list[str] = []
     if expand:
         graph = expand_codebook.run(graph, infer_shapes(graph, inputs), notes)
+        graph = expand_structured.run(graph, infer_shapes(graph, inputs), notes, keep=keep)
     graph = simplify.run(graph, infer_shapes(graph, inputs), notes)
     graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes, multiply=multiply)
     graph = fuse_epilogue.run(graph, infer_shapes(graph, inputs), notes, activations=activations)
