@@ -51,7 +51,8 @@ except ImportError as error:
 """
     done = child(code, "torch")
     assert done.returncode == 0, done.stderr
-    assert f"fastcnn.{verb} needs torch, which is not installed" in done.stdout
+    named = "a method's config" if verb.endswith("Config") else f"fastcnn.{verb}"
+    assert f"{named} needs torch, which is not installed" in done.stdout
     assert 'pip install "fastcnn[compress]"' in done.stdout
 
 
@@ -83,6 +84,14 @@ def test_every_public_name_resolves() -> None:
     for name in fastcnn.__all__:
         assert getattr(fastcnn, name) is not None
     assert set(fastcnn.__all__) <= set(dir(fastcnn))
+
+
+def test_every_config_is_public_without_being_named() -> None:
+    for method in fastcnn.list_methods():
+        assert getattr(fastcnn, method.config.__name__) is method.config
+        assert method.config.__name__ in dir(fastcnn)
+    with pytest.raises(AttributeError, match=r"no attribute 'CleverConfig'.*list_methods\(\) lists them"):
+        fastcnn.CleverConfig  # type: ignore[attr-defined]
 
 
 def test_an_unknown_name_is_an_attribute_error_that_lists_the_known() -> None:

@@ -13,11 +13,15 @@ LAYER = {
     # Grows with the tile, here t = 8 at most (5 taps).
     ("winograd", "float32"): 4e-5,
     ("winograd", "float64"): 1e-13,
+    # Components grow and cancel each other: the rounding is that of the largest one.
+    ("cp", "float32"): 1e-5,
+    ("cp", "float64"): 1e-13,
 }
 # Engine against float64, design section 5's error of a net.
 ENGINE = {
     # Summation order only.
     ("*", "exact"): 2e-6,
+    ("cp", "exact"): 1e-5,  # as above
     # Winograd allowed.
     ("*", "fp32"): 1e-4,
 }

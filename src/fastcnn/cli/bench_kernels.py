@@ -119,9 +119,7 @@ def _draw(result: Any, html: Path | None, png: Path | None) -> None:
         write_atomically(html, kernels_html(result))
         log(f"wrote {html}")
     if png is not None:
-        partial = png.with_name(f".{png.name}.partial")
-        partial.write_bytes(kernels_png(result))
-        partial.replace(png)
+        write_atomically(png, kernels_png(result))
         log(f"wrote {png}")
 
 

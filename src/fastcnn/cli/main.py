@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from fastcnn.cli import bench, compile, compress, demo, doctor, export, inspect, methods, run
+from fastcnn.cli import bench, compile, compress, demo, doctor, export, inspect, methods, run, sensitivity
 from fastcnn.cli.errors import BAD_INPUT, DONE, INTERRUPTED, explain
 from fastcnn.cli.output import emit, log, results_only
 
@@ -34,6 +34,7 @@ app.command("compile")(compile.compile_command)
 app.command("compress")(compress.compress_command)
 app.command("run")(run.run_command)
 app.command("bench")(bench.bench_command)
+app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("export")(export.export_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("methods")(methods.methods_command)

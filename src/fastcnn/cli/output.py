@@ -56,7 +56,7 @@ def log(line: str) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Any]:
+def progress_bar(title: str, total: int | None) -> Iterator[Any]:
     """Yield a function ``advance(count=1, note="")``; the bar is drawn on stderr, and only on a terminal."""
     with _bar() as progress:
         task = progress.add_task(title, total=total, note="")
@@ -87,12 +87,12 @@ def _bar() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is either whole or not there."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text in UTF-8, so that it is either whole or not there."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         # mkstemp makes files private; a result is an ordinary file.
         os.chmod(name, 0o666 & ~_umask())
         Path(name).replace(path)

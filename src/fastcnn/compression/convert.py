@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastcnn.compression.calibrate import inputs_of, replace_calibrated
 from fastcnn.compression.report import attach
 from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, check_patterns
 from fastcnn.methods.pruning.masking import absorb_torch_prune
@@ -85,9 +86,10 @@ def convert(
     layers : glob pattern or sequence of them
         Names as in ``model.named_modules()``; ``*`` also crosses dots.
     data : Tensor or iterable, optional
-        One batch of inputs, or batches of them (inputs, or tuples that begin with them). The first shows FFTConfig and
-        WinogradConfig the size of each layer's input, so that they can time it; other methods of this release read no
-        data, and giving it is an error.
+        One batch of inputs, or batches of them (inputs, or tuples that begin with them). To FFTConfig and
+        WinogradConfig the first shows the size of each layer's input, so that they can time it. Factorisations
+        (SVDConfig, TuckerConfig ...) are fitted to what each layer sees, layer by layer, each fed by the already
+        converted layers before it; a few hundred inputs will do. Methods that read no data refuse it.
 
     Returns
     -------
@@ -120,15 +122,19 @@ def convert(
     _check_model(model)
     method = _method(config)
     assert config is not None
-    if data is not None and not config.reads_input_sizes:
+    if data is not None and not (config.reads_input_sizes or config.calibrates):
         raise ValueError(f"{type(config).__name__} reads no calibration data: leave data out")
     if method.kind == "trained":
         return _warn_if_idle(prepare(model, config, layers).finish(), config)
     fresh = copy_model(model)
     absorb_torch_prune(fresh)
-    names = _matching(fresh, method, layers)
+    names = config.which({name: fresh.get_submodule(name) for name in matching_layers(fresh, method, layers)})
+    if data is not None and config.calibrates:
+        original = copy_model(fresh)
+        attach(fresh, replace_calibrated(original, fresh, method, config, names, list(inputs_of(data))))
+        return _warn_if_idle(fresh, config)
     if data is not None:
-        _show_sizes(fresh, _first_input(data))
+        _show_sizes(fresh, next(inputs_of(data)))
     attach(fresh, replace_layers(fresh, method, config, names))
     forget_input_shapes(fresh)
     return _warn_if_idle(fresh, config)
@@ -162,7 +168,7 @@ def prepare(model: nn.Module, config: MethodConfig, layers: str | Sequence[str] 
     if method.kind != "trained":
         raise ValueError(f"{type(config).__name__} needs no session: call fastcnn.convert(model, config)")
     fresh = copy_model(model)
-    names = _matching(fresh, method, layers)
+    names = matching_layers(fresh, method, layers)
     foreign = [name for name in names if "parametrizations" in fresh.get_submodule(name)._modules]
     if foreign:
         raise ValueError(
@@ -182,19 +188,6 @@ def copy_model(model: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     return copy.deepcopy(model, memo)
-
-
-def _first_input(data: Tensor | Iterable[Any]) -> Tensor:
-    """Input of the first batch; a tensor is a batch itself."""
-    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
-        raise TypeError(f"data must be a tensor or batches of them, got {type(data).__name__}")
-    batch = data if isinstance(data, Tensor) else next(iter(data), None)
-    if batch is None:
-        raise ValueError("data holds no batch: give at least one, or leave data out")
-    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    if not isinstance(first, Tensor):
-        raise TypeError(f"a batch of data must be a tensor, or begin with one, got {type(first).__name__}")
-    return first
 
 
 def _show_sizes(model: nn.Module, inputs: Tensor) -> None:
@@ -218,7 +211,14 @@ def _method(config: MethodConfig | None) -> Method:
     return method_of(config)
 
 
-def _matching(model: nn.Module, method: Method, layers: str | Sequence[str]) -> list[str]:
+def matching_layers(model: nn.Module, method: Method, layers: str | Sequence[str]) -> list[str]:
+    """Names of the layers that a method serves and the patterns match.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches nothing; the message lists the layers there are.
+    """
     patterns = check_patterns("layers", layers)
     kinds = method.session.serves if method.session is not None else tuple(method.layers)
     candidates = weight_layers(model, kinds)

@@ -8,7 +8,7 @@ method touches four places: its file, its test, its docs page and one import lin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -36,6 +36,8 @@ class MethodConfig:
     version: ClassVar[int] = 1
     reads_input_sizes: ClassVar[bool] = False
     """Whether ``from_dense`` looks at the input size that an example batch gives a layer."""
+    calibrates: ClassVar[bool] = False
+    """Whether ``from_dense`` takes a :class:`Sight` of the layer on calibration inputs."""
 
     def to_json(self) -> dict[str, Any]:
         """Return ``{"method", "version", "settings"}``, ready for ``json.dumps``."""
@@ -77,6 +79,10 @@ class MethodConfig:
                 value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
             values[name] = value
         return cls(**values)
+
+    def which(self, layers: Mapping[str, nn.Module]) -> list[str]:
+        """Of the matching layers, in the model's order, those the method is for; the others stay as they are."""
+        return list(layers)
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -212,6 +218,28 @@ class LayerReport:
     bytes_before: int
     bytes_after: int
     weight_error: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What conversion knows of a layer beside its weights, from calibration inputs.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the inputs that the net in conversion gives the layer, and of the outputs the original net has there.
+    input_shape : tuple of int
+        Of the first calibration batch.
+    latency_ms : callable
+        Milliseconds that a layer takes by this machine's engine at that input, compiled at the default tolerance.
+    dense_ms : callable
+        The same of the dense layer.
+    """
+
+    moments: Any
+    input_shape: tuple[int, ...]
+    latency_ms: Callable[[nn.Module], float]
+    dense_ms: Callable[[], float]
 
 
 class ConvertedLayer(Protocol):

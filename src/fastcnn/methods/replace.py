@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from fastcnn.methods.contract import DeclinedError, LayerReport, MethodConfig, relative_error, spec_of
+from fastcnn.methods.contract import DeclinedError, LayerReport, MethodConfig, Sight, relative_error, spec_of
 from fastcnn.methods.registry import Method
 from fastcnn.methods.storage import sparse_bits
 
@@ -36,8 +36,19 @@ def _dense_class(module: nn.Module) -> type[nn.Module]:
     return cls.__bases__[0] if "parametrizations" in module._modules else cls
 
 
-def replace_layers(model: nn.Module, method: Method, config: MethodConfig, names: Iterable[str]) -> list[LayerReport]:
+def replace_layers(
+    model: nn.Module,
+    method: Method,
+    config: MethodConfig,
+    names: Iterable[str],
+    sights: Mapping[str, Sight | None] | None = None,
+) -> list[LayerReport]:
     """Replace the named dense layers in ``model`` itself.
+
+    Parameters
+    ----------
+    sights : mapping of str to Sight or None, optional
+        What calibration inputs show of each layer; None for one that they do not reach. Left out: no calibration.
 
     Returns
     -------
@@ -52,7 +63,9 @@ def replace_layers(model: nn.Module, method: Method, config: MethodConfig, names
         dense = modules[name]
         assert isinstance(dense, nn.Conv2d | nn.Linear)
         try:
-            layer = _build(dense, name, method, config, tied)
+            if sights is not None and sights[name] is None:
+                raise DeclinedError("the calibration inputs do not reach it")
+            layer = _build(dense, name, method, config, tied, sights[name] if sights is not None else None)
         except DeclinedError as error:
             reports.append(_report(name, method, dense, str(error), None))
         else:
@@ -63,7 +76,12 @@ def replace_layers(model: nn.Module, method: Method, config: MethodConfig, names
 
 
 def _build(
-    dense: nn.Conv2d | nn.Linear, name: str, method: Method, config: MethodConfig, tied: Mapping[int, list[str]]
+    dense: nn.Conv2d | nn.Linear,
+    name: str,
+    method: Method,
+    config: MethodConfig,
+    tied: Mapping[int, list[str]],
+    sight: Sight | None,
 ) -> nn.Module:
     if "parametrizations" in dense._modules:
         raise DeclinedError("its weight is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first")
@@ -72,7 +90,8 @@ def _build(
         raise DeclinedError(f"its weight is tied with {', '.join(others)}: conversion would untie them")
     if dense.weight.numel() == 0:
         raise DeclinedError("it has no weights")
-    layer = method.layers[type(dense)].from_dense(dense, config)
+    build = method.layers[type(dense)].from_dense
+    layer = build(dense, config) if sight is None else build(dense, config, sight)
     assert isinstance(layer, nn.Module)
     return layer
 

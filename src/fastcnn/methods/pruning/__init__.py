@@ -1,4 +1,4 @@
 """Pruning: weights become exact zeros, or leave."""
 
-from fastcnn.methods.pruning import deep_compression as deep_compression
-from fastcnn.methods.pruning import magnitude as magnitude
+from fastcnn.methods.pruning.deep_compression import DeepCompressionConfig as DeepCompressionConfig
+from fastcnn.methods.pruning.magnitude import MagnitudeConfig as MagnitudeConfig

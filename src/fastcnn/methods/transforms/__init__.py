@@ -1,4 +1,4 @@
 """Exact fast algorithms: same weights, other arithmetic."""
 
-from fastcnn.methods.transforms import fft_conv as fft_conv
-from fastcnn.methods.transforms import winograd_conv as winograd_conv
+from fastcnn.methods.transforms.fft_conv import FFTConfig as FFTConfig
+from fastcnn.methods.transforms.winograd_conv import WinogradConfig as WinogradConfig

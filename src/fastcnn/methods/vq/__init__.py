@@ -1,3 +1,3 @@
 """Vector quantisation: weights become codes into small codebooks."""
 
-from fastcnn.methods.vq import scalar as scalar
+from fastcnn.methods.vq.scalar import KMeansConfig as KMeansConfig

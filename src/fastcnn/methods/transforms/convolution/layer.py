@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from fastcnn.methods.contract import DeclinedError, LayerTheory, check_input
+from fastcnn.methods.dense import conv_arguments, pair
 from fastcnn.methods.replace import dense_bytes
 from fastcnn.methods.transforms.convolution.arithmetic import products_per_output, why_not_worth
 from fastcnn.methods.transforms.convolution.cache import KernelCache
@@ -75,9 +76,9 @@ class TransformConv2d(nn.Conv2d):
             algorithm=self.algorithm,
             size=size,
             memory=memory,
-            stride=_pair(self.stride),
+            stride=pair(self.stride),
             padding=(0, 0) if self._pad_first else (top, left),
-            dilation=_pair(self.dilation),
+            dilation=pair(self.dilation),
             groups=groups,
         )
         self._cache = KernelCache()
@@ -90,7 +91,7 @@ class TransformConv2d(nn.Conv2d):
         return why_unsupported(
             self.algorithm,
             self._settings.size,
-            kernel_size=_pair(self.kernel_size),
+            kernel_size=pair(self.kernel_size),
             stride=self._settings.stride,
             dilation=self._settings.dilation,
             precision="float64" if self.weight.dtype == torch.float64 else "float32",
@@ -105,7 +106,7 @@ class TransformConv2d(nn.Conv2d):
     def _convert(cls, dense: nn.Conv2d, *, force: bool, **settings: Any) -> Self:
         """Build from a dense layer; see the subclasses' ``from_dense``."""
         try:
-            layer = cls(**_arguments(dense), **settings, device=dense.weight.device, dtype=dense.weight.dtype)
+            layer = cls(**conv_arguments(dense), **settings, device=dense.weight.device, dtype=dense.weight.dtype)
         except ValueError as error:
             raise DeclinedError(str(error)) from error
         _copy(dense, layer)
@@ -119,9 +120,9 @@ class TransformConv2d(nn.Conv2d):
             channels=dense.in_channels,
             filters=dense.out_channels,
             groups=dense.groups,
-            kernel_size=_pair(dense.kernel_size),
-            stride=_pair(dense.stride),
-            dilation=_pair(dense.dilation),
+            kernel_size=pair(dense.kernel_size),
+            stride=pair(dense.stride),
+            dilation=pair(dense.dilation),
         )
         if why:
             raise DeclinedError(why)
@@ -141,7 +142,7 @@ class TransformConv2d(nn.Conv2d):
 
     def to_dense(self) -> nn.Conv2d:
         """Return the ``nn.Conv2d`` with the same parameters; nothing is lost either way."""
-        dense = nn.Conv2d(**_arguments(self), device=self.weight.device, dtype=self.weight.dtype)
+        dense = nn.Conv2d(**conv_arguments(self), device=self.weight.device, dtype=self.weight.dtype)
         _copy(self, dense)
         return dense
 
@@ -152,7 +153,7 @@ class TransformConv2d(nn.Conv2d):
         rate: float = self.kernel_size[0] * self.kernel_size[1]
         if not self._why_unsupported():
             rate = products_per_output(
-                self.algorithm, self._settings.size, _pair(self.kernel_size), self._settings.stride
+                self.algorithm, self._settings.size, pair(self.kernel_size), self._settings.stride
             )
         bias = 0 if self.bias is None else self.bias.numel()
         return LayerTheory(params=nonzero + bias, macs=max(round(rate * pairs), 1), bytes=dense_bytes(self))
@@ -224,7 +225,7 @@ class TransformConv2d(nn.Conv2d):
 
         def like_this(kind: type[nn.Conv2d], **settings: Any) -> nn.Conv2d:
             # By way of "meta", since initialization would draw random numbers.
-            layer = kind(**_arguments(self), **settings, device="meta", dtype=self.weight.dtype)
+            layer = kind(**conv_arguments(self), **settings, device="meta", dtype=self.weight.dtype)
             layer.to_empty(device=self.weight.device)
             for mine, its in ((self.weight, layer.weight), (self.bias, layer.bias)):
                 if mine is not None and its is not None:
@@ -257,26 +258,6 @@ class TransformConv2d(nn.Conv2d):
     def _extra(self) -> dict[str, Any]:
         """Settings of the subclass, as the user wrote them."""
         raise NotImplementedError
-
-
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    """Two numbers of two, or of one that stands for both."""
-    return values[0], values[-1]
-
-
-def _arguments(layer: nn.Conv2d) -> dict[str, Any]:
-    """Arguments of ``nn.Conv2d`` for another layer of this form."""
-    return {
-        "in_channels": layer.in_channels,
-        "out_channels": layer.out_channels,
-        "kernel_size": _pair(layer.kernel_size),
-        "stride": _pair(layer.stride),
-        "padding": layer.padding if isinstance(layer.padding, str) else _pair(layer.padding),
-        "dilation": _pair(layer.dilation),
-        "groups": layer.groups,
-        "bias": layer.bias is not None,
-        "padding_mode": layer.padding_mode,
-    }
 
 
 def _copy(source: nn.Conv2d, target: nn.Conv2d) -> None:

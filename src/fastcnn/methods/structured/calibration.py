@@ -1,0 +1,243 @@
+"""What a layer sees on calibration inputs, and low rank in the norm of its outputs instead of its weight.
+
+Notation: a layer with weight W (m, n) and bias b makes y = W x + b. In a net whose earlier layers are already
+approximated it is given x' instead of x, while y is still what the original net has there. The best matrix for x' is
+M = Cov(y, x') Cov(x')^-1, and the best one of rank r is found by an SVD of M L, with L L^T = Cov(x'). Both covariances
+are pulled towards what they would be without calibration by a ridge, since a few hundred pictures do not show a layer
+every direction. Without a bias nothing can make up for a mean: then second moments stand in for covariances.
+
+References
+----------
+Zhang, Zou, He and Sun 2015, arXiv:1505.06798, sections 3.1 and 3.3 (asymmetric reconstruction), without the
+nonlinearity; Xue, Li and Gong 2013 for the plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcnn.methods.contract import Sight
+from fastcnn.methods.structured.factored import FactoredConv2d
+
+MOST_SAMPLES = 20_000
+"""Positions of all calibration inputs together that a convolution's moments are taken over, or 8 n if that is more."""
+
+
+@dataclass(frozen=True)
+class GroupMoments:
+    """Means and second moments of one group, float64 on the CPU.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (n,)
+        Of the inputs.
+    second : Tensor, shape (n, n)
+        E[x x^T].
+    out_mean : Tensor, shape (m,)
+        Of the original net's outputs.
+    cross : Tensor, shape (m, n)
+        E[y x^T].
+    centred : bool
+        Whether the layer has a bias to make up for means.
+    """
+
+    mean: Tensor
+    second: Tensor
+    out_mean: Tensor
+    cross: Tensor
+    centred: bool
+
+    @property
+    def covariance(self) -> Tensor:
+        """Cov(x), or E[x x^T] for a layer without bias."""
+        return self.second - torch.outer(self.mean, self.mean) if self.centred else self.second
+
+    @property
+    def cross_covariance(self) -> Tensor:
+        """Cov(y, x), or E[y x^T]."""
+        return self.cross - torch.outer(self.out_mean, self.mean) if self.centred else self.cross
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of every group of a layer, from ``count`` samples."""
+
+    groups: tuple[GroupMoments, ...]
+    count: int
+
+    def of_group(self, index: int) -> GroupMoments:
+        """Moments of one group."""
+        return self.groups[index]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of a matrix in the norm that was asked for, and how to cut it."""
+
+    singular: Tensor
+    _left: Tensor
+    _right: Tensor
+
+    def cut(self, rank: int) -> tuple[Tensor, Tensor]:
+        """Factors V (rank, n) and U (m, rank), each with the square root of the singular values."""
+        root = self.singular[:rank].sqrt()
+        return root[:, None] * self._right[:rank], self._left[:, :rank] * root
+
+
+def whitened_svd(matrix: Tensor, moments: GroupMoments | None, ridge: float) -> Spectrum:
+    """SVD of a weight (m, n), in the norm of its outputs where moments are given."""
+    if moments is None:
+        left, singular, right = torch.linalg.svd(matrix, full_matrices=False)
+        return Spectrum(singular, left, right)
+    covariance, added = _ridged(moments.covariance, ridge)
+    lower = torch.linalg.cholesky(covariance)
+    target = moments.cross_covariance + added * matrix
+    # M L = (Cov(y, x) + ridge W) L^-T, as M = (...) (L L^T)^-1.
+    scaled = torch.linalg.solve_triangular(lower, target.T, upper=False).T
+    left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
+    # right L^-1, by a triangular system in L^T.
+    unscaled = torch.linalg.solve_triangular(lower.T, right.T, upper=True).T
+    return Spectrum(singular, left, unscaled)
+
+
+@dataclass
+class Gatherer:
+    """Takes in what a layer is given and what it should return, batch by batch; makes :class:`Moments` of it.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d or nn.Linear
+    expected : int
+        Inputs that will come, for the number of positions to take of each; pictures or rows.
+    """
+
+    layer: nn.Conv2d | nn.Linear
+    expected: int
+    _count: int = 0
+    _sums: list[list[Tensor]] = field(default_factory=list)
+    _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def add(self, given: Tensor, wanted: Tensor) -> None:
+        """Take in inputs of the layer in the net so far, and the outputs that the original net has there."""
+        xs, ys = (self._samples_conv if isinstance(self.layer, nn.Conv2d) else _samples_linear)(given, wanted)
+        self._count += len(xs[0])
+        for g, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            x, y = x.double().cpu(), y.double().cpu()
+            parts = [x.sum(0), x.T @ x, y.sum(0), y.T @ x]
+            if g == len(self._sums):
+                self._sums.append(parts)
+            else:
+                for total, part in zip(self._sums[g], parts, strict=True):
+                    total += part
+
+    def _samples_conv(self, given: Tensor, wanted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        layer = self.layer
+        assert isinstance(layer, nn.Conv2d)
+        groups, out_channels = layer.groups, layer.out_channels
+        n = layer.weight[0].numel()
+        positions = wanted.shape[2] * wanted.shape[3]
+        each = max(1, min(positions, max(MOST_SAMPLES, 8 * n) // max(1, self.expected)))
+        picked = torch.randperm(positions, generator=self._generator)[:each].to(given.device)
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        padded = F.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
+        xs: list[Tensor] = []
+        for part in _one_by_one(padded):
+            patches = F.unfold(part, layer.kernel_size, layer.dilation, stride=layer.stride)
+            xs.append(patches[0, :, picked].T)
+        x = torch.cat(xs).reshape(-1, groups, n)
+        y = wanted.flatten(2)[:, :, picked].transpose(1, 2).reshape(-1, groups, out_channels // groups)
+        return list(x.unbind(1)), list(y.unbind(1))
+
+    def moments(self) -> Moments:
+        """What was seen.
+
+        Raises
+        ------
+        ValueError
+            If nothing was, or it holds NaN or Inf.
+        """
+        if not self._count:
+            raise ValueError("the layer saw no calibration input")
+        found = []
+        for sums in self._sums:
+            mean, second, out_mean, cross = (total / self._count for total in sums)
+            if not all(bool(torch.isfinite(part).all()) for part in (second, cross)):
+                raise ValueError("the layer's calibration inputs or outputs hold NaN or Inf")
+            found.append(GroupMoments(mean, second, out_mean, cross, centred=self.layer.bias is not None))
+        return Moments(tuple(found), self._count)
+
+
+def _one_by_one(batch: Tensor) -> Iterator[Tensor]:
+    """Pictures of a batch, each as a batch of one: patches of all at once would be large."""
+    for i in range(len(batch)):
+        yield batch[i : i + 1]
+
+
+def _samples_linear(given: Tensor, wanted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    return [given.reshape(-1, given.shape[-1])], [wanted.reshape(-1, wanted.shape[-1])]
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Lower factor L of a covariance of channels, L L^T: W L is the weight for inputs without correlations."""
+
+    factor: Tensor
+
+    def undo(self, matrix: Tensor) -> Tensor:
+        """Return matrix L^-1, for a matrix (r, C)."""
+        undone: Tensor = torch.linalg.solve_triangular(self.factor.T, matrix.T, upper=True).T
+        return undone
+
+
+def whitenings(sight: Sight | None, dense: nn.Conv2d, ridge: float) -> list[Whitening | None]:
+    """Of each group's input channels, averaged over the taps; None without calibration inputs."""
+    if sight is None:
+        return [None] * dense.groups
+    found: list[Whitening | None] = []
+    taps = dense.kernel_size[0] * dense.kernel_size[1]
+    for part in sight.moments.groups:
+        channels = len(part.mean) // taps
+        covariance = part.covariance.reshape(channels, taps, channels, taps).diagonal(dim1=1, dim2=3).mean(2)
+        found.append(Whitening(torch.linalg.cholesky(_ridged(covariance, ridge)[0])))
+    return found
+
+
+def _ridged(covariance: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """A covariance with ``ridge`` of its mean variance added to the diagonal, and what that is."""
+    added = max(ridge * float(covariance.diagonal().mean()), 1e-12)
+    return covariance + added * torch.eye(len(covariance), dtype=covariance.dtype), added
+
+
+def refine(layer: FactoredConv2d, dense: nn.Conv2d, sight: Sight | None, ridge: float) -> None:
+    """Move the factors of a chain to the least error of its outputs on calibration inputs; nothing without any.
+
+    The error is quadratic in the dense weight that the chain stands for, so moments suffice and no input is needed:
+    with S the covariance and M the best matrix, it is tr((M - W) S (M - W)^T). L-BFGS on the factors, from where they
+    are. The bias then makes up for the means.
+    """
+    if sight is None:
+        return
+    targets, roots = [], []
+    for weight, part in zip(
+        dense.weight.detach().double().cpu().chunk(dense.groups), sight.moments.groups, strict=True
+    ):
+        covariance, added = _ridged(part.covariance, ridge)
+        lower = torch.linalg.cholesky(covariance)
+        matrix = weight.flatten(1)
+        # Both M L and W L are compared, and the ridge draws M to the weight the net was trained with.
+        scaled = torch.linalg.solve_triangular(lower, (part.cross_covariance + added * matrix).T, upper=False).T
+        targets.append(scaled)
+        roots.append(lower)
+    layer.fit_to(targets, roots)
+    if layer.bias is not None:
+        shifts = [
+            part.out_mean - weight.flatten(1) @ part.mean
+            for weight, part in zip(layer.weight.cpu().chunk(dense.groups), sight.moments.groups, strict=True)
+        ]
+        with torch.no_grad():
+            layer.bias.copy_(torch.cat(shifts))
