@@ -339,6 +339,33 @@ def fits(node: Node, arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int,
     return shape if np.prod(shape, dtype=object) <= 1 << 16 else None
 
 
+def structured(
+    rng: random.Random, op: str, width: int, normal: Any
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    """Parameters and attributes of a layer of few numbers, for so many inputs."""
+    length = 1 << max(width - 1, 0).bit_length()
+    outputs = rng.choice([1, 3, 17, 130])
+    places = np.arange(length, dtype=np.int32)[::-1][None]
+    match op:
+        case "circulant_linear":
+            pairs = -(-outputs // width)
+            params = {"vectors": normal(pairs, width), "signs": normal(pairs, width)}
+        case "block_circulant_linear":
+            size = rng.choice([1, 2, 4, 5, 16])
+            params = {"vectors": normal(-(-outputs // size), -(-width // size), size)}
+        case "fastfood_linear":
+            blocks = -(-outputs // length)
+            params = {role: normal(blocks, length) for role in ("scale", "gauss", "signs")}
+            params["permutation"] = np.repeat(places, blocks, 0)
+        case "acdc_linear":
+            params = {role: normal(2, length) for role in ("a", "d", "beta")} | {"permutations": places}
+            return params, {"out_features": min(outputs, length), "relu": rng.random() < 0.5}
+        case _:
+            params = {"core0": normal(1, 2, width, 3), "core1": normal(3, outputs, 1, 1)}
+            return params, {"in_features": width, "out_features": 2 * outputs}
+    return params, {"out_features": outputs}
+
+
 def candidate(
     rng: random.Random, source: str, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[str, list[str], dict[str, np.ndarray], dict[str, Any]]:
@@ -385,6 +412,11 @@ def candidate(
             if op.startswith("codebook"):
                 codes = np.resize(np.arange(5), (outputs, width)).astype(np.uint16)
                 params = {"codebook": np.array([0, 0.5, -1, 2, 0.25], np.float32), "codes": codes}
+        case "circulant_linear" | "block_circulant_linear" | "fastfood_linear" | "acdc_linear" | "tt_linear":
+            params, attrs = structured(rng, op, x[-1] if rank else 1, normal)
+        case "block_circulant_conv2d":
+            attrs = {"stride": window, "padding": [1] * 4, "dilation": [1, 1], "groups": 1, "out_features": 5}
+            params = {"vectors": normal(2, -(-channels // 3), 3, *window)}
         case "batch_norm":
             params = {role: np.abs(normal(channels)) for role in ("weight", "bias", "running_mean", "running_var")}
             attrs = {"eps": rng.choice([1e-5, 1e-5, 1.0, 1e6])}

@@ -118,7 +118,28 @@ def wide() -> Graph:
     return net.graph(net.op("linear", flat, params={"weight": np.full((128, 256 * 9), -0.02, np.float32)}))
 
 
-NETS = (residual, upsampling, sequence, codebooks, wide)
+def structured() -> Graph:
+    """Layers of few numbers, wide enough for kernels of their own, and two that are expanded."""
+    net = Net((2, 512), (1, 6, 5, 4))
+    signs = np.where(net.normal(1, 512) > 0, 1, -1).astype(np.float32)
+    x = net.op("circulant_linear", "x0", params={"vectors": net.normal(1, 512), "signs": signs}, out_features=130)
+    x = net.op("relu", x)
+    params = {"vectors": net.normal(10, 9, 16), "bias": net.normal(150)}
+    x = net.op("block_circulant_linear", x, params=params, out_features=150)
+    params = {role: net.normal(1, 256) for role in ("scale", "gauss", "signs")}
+    params["permutation"] = net.rng.permutation(256).astype(np.int32)[None]
+    x = net.op("fastfood_linear", x, params=params, out_features=200)
+    params = {role: net.normal(2, 512) for role in ("a", "d", "beta")}
+    params["permutations"] = net.rng.permutation(512).astype(np.int32)[None]
+    x = net.op("acdc_linear", x, params=params, relu=True, out_features=90)
+    cores = {"core0": net.normal(1, 3, 9, 2), "core1": net.normal(2, 2, 10, 1)}
+    x = net.op("tt_linear", x, params=cores, in_features=90, out_features=6)
+    y = net.op("block_circulant_conv2d", "x1", params={"vectors": net.normal(2, 2, 2, 3, 3)}, stride=[1, 1],
+               padding=[1] * 4, dilation=[1, 1], groups=2, out_features=4)  # fmt: skip
+    return net.graph(x, y)
+
+
+NETS = (residual, upsampling, sequence, codebooks, wide, structured)
 
 
 def ops() -> set[str]:

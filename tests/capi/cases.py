@@ -9,6 +9,7 @@ import numpy as np
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.nets import Maker, compiled, fuse
+from tests.engine.structured_nets import acdc, block_circulant, circulant, fastfood
 
 
 def residual_net() -> Graph:
@@ -125,9 +126,18 @@ def large_kernels() -> Graph:
     return make.graph(make.op("add", y, x))
 
 
+def structured() -> Graph:
+    """Layers of few numbers that have kernels of their own."""
+    make = Maker(10, (3, 512))
+    x = circulant(make, "x0", 512, 600, bias=True)
+    x = block_circulant(make, make.op("relu", x), 600, 150, 16, bias=True)
+    x = fastfood(make, x, 256, 300, bias=True)
+    return make.graph(acdc(make, x, 512, 90, 2, bias=True, relu=True))
+
+
 CASES: dict[str, Callable[[], Graph]] = {
     case.__name__: case
-    for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool, inverted, large_kernels)
+    for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool, inverted, large_kernels, structured)
 }
 
 

@@ -11,47 +11,9 @@ from fastcnn.engine.graph import Graph, GraphError
 from fastcnn.engine.plan.lowering import structured as lowering
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.nets import DIRECT, ISAS, Maker, compiled, error_of, inputs_for, native, poison
+from tests.engine.structured_nets import acdc, block_circulant, circulant, fastfood, signs, with_bias
 
 Case = dict[str, Any]
-
-
-def signs(make: Maker, *shape: int) -> np.ndarray:
-    return np.where(make.normal(*shape) > 0, 1, -1).astype(np.float32)
-
-
-def places(make: Maker, rows: int, length: int) -> np.ndarray:
-    return np.stack([make.rng.permutation(length) for _ in range(rows)]).astype(np.int32)
-
-
-def circulant(make: Maker, length: int, outputs: int, *, bias: bool) -> str:
-    pairs = -(-outputs // length)
-    params = {"vectors": make.normal(pairs, length), "signs": signs(make, pairs, length)}
-    return make.op("circulant_linear", "x0", params=with_bias(make, params, outputs, bias), out_features=outputs)
-
-
-def block_circulant(make: Maker, inputs: int, outputs: int, size: int, *, bias: bool) -> str:
-    params = {"vectors": make.normal(-(-outputs // size), -(-inputs // size), size)}
-    return make.op("block_circulant_linear", "x0", params=with_bias(make, params, outputs, bias), out_features=outputs)
-
-
-def fastfood(make: Maker, length: int, outputs: int, *, bias: bool) -> str:
-    blocks = -(-outputs // length)
-    params = {role: make.normal(blocks, length) for role in ("scale", "gauss", "signs")}
-    params["permutation"] = places(make, blocks, length)
-    return make.op("fastfood_linear", "x0", params=with_bias(make, params, outputs, bias), out_features=outputs)
-
-
-def acdc(make: Maker, length: int, outputs: int, layers: int, *, bias: bool, relu: bool) -> str:
-    params = {role: make.normal(layers, length) for role in ("a", "d")}
-    if bias:
-        params["beta"] = make.normal(layers, length)
-    if layers > 1:
-        params["permutations"] = places(make, layers - 1, length)
-    return make.op("acdc_linear", "x0", params=params, out_features=outputs, relu=relu)
-
-
-def with_bias(make: Maker, params: dict[str, np.ndarray], outputs: int, bias: bool) -> dict[str, np.ndarray]:
-    return {**params, "bias": make.normal(outputs)} if bias else params
 
 
 def error(graph: Graph, isa: str, threads: int, kernel: str) -> float:
@@ -77,7 +39,7 @@ def test_circulant(isa: str, threads: int, shape: tuple[int, ...], outputs: int)
     """A transform as long as the vector, and a longer one that must not wrap; outputs cut, and in several parts."""
     for bias in (True, False):
         make = Maker(3, shape)
-        graph = make.graph(circulant(make, shape[-1], outputs, bias=bias))
+        graph = make.graph(circulant(make, "x0", shape[-1], outputs, bias=bias))
         assert error(graph, isa, threads, "spectral_f32_") <= DIRECT
 
 
@@ -87,7 +49,7 @@ def test_circulant(isa: str, threads: int, shape: tuple[int, ...], outputs: int)
 def test_block_circulant(isa: str, threads: int, size: int, rows: int) -> None:
     """Blocks that hang over on both sides, more rows than are taken at once."""
     make = Maker(size, (rows, 131))
-    graph = make.graph(block_circulant(make, 131, 150, size, bias=rows != 2))
+    graph = make.graph(block_circulant(make, "x0", 131, 150, size, bias=rows != 2))
     assert error(graph, isa, threads, f"block_circulant_f32_b{size}_") <= DIRECT
 
 
@@ -95,7 +57,7 @@ def test_block_circulant(isa: str, threads: int, size: int, rows: int) -> None:
 @pytest.mark.parametrize(("length", "inputs", "outputs"), [(128, 128, 128), (256, 200, 300), (512, 512, 40)])
 def test_fastfood(isa: str, threads: int, length: int, inputs: int, outputs: int) -> None:
     make = Maker(length, (3, inputs))
-    graph = make.graph(fastfood(make, length, outputs, bias=inputs != 512))
+    graph = make.graph(fastfood(make, "x0", length, outputs, bias=inputs != 512))
     assert error(graph, isa, threads, "fastfood_f32_") <= DIRECT
 
 
@@ -104,7 +66,7 @@ def test_the_hadamard_transform_of_short_rows(isa: str, length: int, monkeypatch
     """Shorter than a vector, one vector, a few."""
     monkeypatch.setattr(lowering, "_LEAST", 0)
     make = Maker(length, (3, length))
-    graph = make.graph(fastfood(make, length, 2 * length, bias=True))
+    graph = make.graph(fastfood(make, "x0", length, 2 * length, bias=True))
     assert error(graph, isa, 1, "fastfood_f32_") <= DIRECT
 
 
@@ -116,7 +78,7 @@ def test_acdc(isa: str, threads: int, length: int, inputs: int, outputs: int, la
         if not bias and length == 1536:
             continue
         make = Maker(length + layers, (2, inputs))
-        graph = make.graph(acdc(make, length, outputs, layers, bias=bias, relu=relu))
+        graph = make.graph(acdc(make, "x0", length, outputs, layers, bias=bias, relu=relu))
         assert error(graph, isa, threads, "spectral_f32_") <= 2 * DIRECT
 
 
@@ -153,15 +115,15 @@ def test_small_layers_are_expanded(isa: str, kind: str) -> None:
     shape = (2, 6, 5, 7) if kind == "conv" else (3, 12)
     make = Maker(5, shape)
     if kind == "circulant":
-        y = circulant(make, 12, 30, bias=True)
+        y = circulant(make, "x0", 12, 30, bias=True)
     elif kind == "block":
-        y = block_circulant(make, 12, 10, 5, bias=True)
+        y = block_circulant(make, "x0", 12, 10, 5, bias=True)
     elif kind == "fastfood":
-        y = fastfood(make, 16, 20, bias=True)
+        y = fastfood(make, "x0", 16, 20, bias=True)
     elif kind == "acdc":
-        y = acdc(make, 13, 9, 3, bias=True, relu=True)
+        y = acdc(make, "x0", 13, 9, 3, bias=True, relu=True)
     elif kind == "acdc-linear":
-        y = acdc(make, 13, 9, 3, bias=True, relu=False)
+        y = acdc(make, "x0", 13, 9, 3, bias=True, relu=False)
     elif kind == "train":
         params = {"core0": make.normal(1, 3, 2, 4), "core1": make.normal(4, 2, 3, 2), "core2": make.normal(2, 2, 2, 1)}
         y = make.op(

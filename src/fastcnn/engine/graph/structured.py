@@ -170,9 +170,14 @@ def _block_circulant_conv_shape(node: Node, inputs: Shapes, params: Params) -> S
     return (x[0], a["out_features"], *spatial)
 
 
-def _padded_shape(node: Node, inputs: Shapes, params: Params) -> Shape:
+def _fastfood_shape(node: Node, inputs: Shapes, params: Params) -> Shape:
     """(..., I) to (..., out_features), I filled up with zeros."""
-    return _last_axis(node, inputs, 1, next(iter(params.values()))[1])
+    return _last_axis(node, inputs, 1, params["scale"][1])
+
+
+def _acdc_shape(node: Node, inputs: Shapes, params: Params) -> Shape:
+    """(..., I) to (..., out_features), I filled up with zeros."""
+    return _last_axis(node, inputs, 1, params["a"][1])
 
 
 def _tensor_train_shape(node: Node, inputs: Shapes, params: Params) -> Shape:
@@ -231,7 +236,7 @@ STRUCTURED: dict[str, OpSchema] = {
         params={"scale": _MATRIX, "gauss": _MATRIX, "signs": _MATRIX, "permutation": _PLACES, "bias": _BIAS},
         attrs={"out_features": _FEATURES},
         param_rule=_fastfood,
-        shape=_padded_shape,
+        shape=_fastfood_shape,
         macs=_dense_macs,
     ),
     # x becomes ((a * x) C * d + beta) C^-1 in each layer, C the orthonormal DCT-II; between layers ReLU, permutation.
@@ -245,13 +250,13 @@ STRUCTURED: dict[str, OpSchema] = {
         },
         attrs={"relu": boolean(), "out_features": _FEATURES},
         param_rule=_acdc,
-        shape=_padded_shape,
+        shape=_acdc_shape,
         macs=_dense_macs,
     ),
     # W[(i_1 ... i_d), (j_1 ... j_d)] = product of core_k[:, i_k, j_k, :], cores (r, m, n, r').
     "tt_linear": OpSchema(
         arity=(1, 1),
-        params={**{role: ParamSpec(ranks=(4,), required=False) for role in _CORES}, "bias": _BIAS},
+        params={**{role: ParamSpec(ranks=(4,), required=role == "core0") for role in _CORES}, "bias": _BIAS},
         attrs={"in_features": _FEATURES, "out_features": _FEATURES},
         param_rule=_tensor_train,
         shape=_tensor_train_shape,
