@@ -27,7 +27,15 @@ CASES = layer_cases()
 DTYPES = [torch.float32, torch.float64]
 
 
-@pytest.fixture(params=CASES, ids=str)
+OFTEN = ("pixel-1x1", "seventeen", "groups", "stride-2", "dilation", "same-even", "reflect", "l8", "l17", "extra-axis")
+"""Shapes that every config meets in each run; a method's first config meets all, the others the rest in slow runs."""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(c, marks=() if c.example == 0 or c.shape in OFTEN else pytest.mark.slow, id=str(c)) for c in CASES
+    ]
+)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found
