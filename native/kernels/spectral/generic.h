@@ -1,8 +1,8 @@
 // Row transforms on vectors of V floats. Included once per ISA.
 //
 // A transform of points = A * B: with n = b + B a and k = a' + A b', for V neighbouring b at a time a short transform
-// over a, a factor each, and a transposition of V x V numbers; then for V neighbouring a' at a time a short transform over
-// b, whose output is in order.
+// over a, a factor each, and a transposition of V x V numbers; then for V neighbouring a' at a time a short transform
+// over b, whose output is in order.
 #pragma once
 
 #include "base/transpose.h"
@@ -75,14 +75,14 @@ void spectral_fft(const float* in_re, const float* in_im, float* out_re, float* 
   if (!spectral_split(V, points, first, second)) return;
   const SpectralPass one{in_re, in_im, work, work + points, roots, first, second};
   const SpectralPass two{work, work + points, out_re, out_im, roots, first, second};
-#define FASTCNN_SPECTRAL_PASS(t, a, b) \
-  if constexpr (t % V == 0) {          \
-    if (first == t) spectral_first<V, t, a, b>(one);   \
+#define FASTCNN_SPECTRAL_PASS(t, a, b)               \
+  if constexpr (t % V == 0) {                        \
+    if (first == t) spectral_first<V, t, a, b>(one); \
   }
   FASTCNN_SPECTRAL_SIZES(FASTCNN_SPECTRAL_PASS)
 #undef FASTCNN_SPECTRAL_PASS
-#define FASTCNN_SPECTRAL_PASS(t, a, b) \
-  if constexpr (t % V == 0) {          \
+#define FASTCNN_SPECTRAL_PASS(t, a, b)                 \
+  if constexpr (t % V == 0) {                          \
     if (second == t) spectral_second<V, t, a, b>(two); \
   }
   FASTCNN_SPECTRAL_SIZES(FASTCNN_SPECTRAL_PASS)

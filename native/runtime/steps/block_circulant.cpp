@@ -95,7 +95,8 @@ class BlockCirculantStep final : public Step {
         p.slots = static_cast<int>(slots_);
         p.columns = static_cast<int>(columns_);
         kernels_.block_product(p);
-        for (int row = 0; row < p.rows; ++row) finish(ctx, group * V, first + row, products + row * 2 * V, p.rows, block);
+        for (int row = 0; row < p.rows; ++row)
+          finish(ctx, group * V, first + row, products + row * 2 * V, p.rows, block);
       }
     }
   }

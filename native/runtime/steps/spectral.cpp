@@ -1,9 +1,9 @@
-// Layers whose matrix is a transform and diagonals: circulant, ACDC ("spectral") and Fastfood ("fastfood"). Plain rows in
-// and out; threads share out rows and the blocks of a row.
+// Layers whose matrix is a transform and diagonals: circulant, ACDC ("spectral") and Fastfood ("fastfood"). Plain rows
+// in and out; threads share out rows and the blocks of a row.
 //
-// spectral: `blocks` times, z[j] = scale[j] * x[gather[j]] for 2 * points numbers, a complex transform of them in pairs,
-// the mix of kernels/spectral, the transform back (1 / points is in the mix), y[i] = z[place[i]].
-// fastfood: `blocks` times, y = scale * H (gauss * P H (signs * x)), H orthonormal, x filled with zeros.
+// spectral: `blocks` times, z[j] = scale[j] * x[gather[j]] for 2 * points numbers, a complex transform of them in
+// pairs, the mix of kernels/spectral, the transform back (1 / points is in the mix), y[i] = z[place[i]]. fastfood:
+// `blocks` times, y = scale * H (gauss * P H (signs * x)), H orthonormal, x filled with zeros.
 #include "kernels/spectral/spectral.h"
 
 #include <algorithm>
