@@ -1,4 +1,6 @@
 // Rules of layers on plain rows (runtime/steps/spectral.cpp, block_circulant.cpp).
+#include <cstdint>
+
 #include "capi/rules.h"
 #include "kernels/spectral/spectral.h"
 
@@ -32,6 +34,7 @@ int64_t spectral_rule(StepRule& r) {
   const int64_t blocks = row_blocks(r), points = r.integer("points", 1, 1 << 20);
   const int64_t inputs = r.s.in[0].count() / r.integer("rows", 1, kMost);
   int first, second;
+  r.require(inputs <= INT32_MAX, "a row has too many numbers");
   r.require(spectral_split(r.p.lanes, static_cast<int>(points), first, second), "no transform of that many points");
   r.list("gather", static_cast<size_t>(2 * points), 0, inputs - 1);
   const auto& place = r.list("place", 0, 2 * points - 1);

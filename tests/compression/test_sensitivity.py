@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import fastcnn as fc
 from fastcnn.cli.main import run_cli
 from fastcnn.cli.output import plain
+from fastcnn.compression.convert import NothingDoneWarning
 from fastcnn.compression.latency import layer_ms
 from fastcnn.compression.sensitivity import Curve, Point, Sensitivity
 
@@ -89,8 +90,11 @@ def test_the_engine_times_layers_and_chains() -> None:
     ms = layer_ms(dense, (1, 64, 28, 28), threads=1)
     assert 0.001 < ms < 1000
     assert dense.training
-    reflect = nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular")
-    assert layer_ms(reflect, (1, 64, 8, 8), threads=1) > 0
+    circular = nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular")
+    assert layer_ms(circular, (1, 64, 8, 8), threads=1) == float("inf"), "the engine has no circular padding"
+    small = nn.Sequential(circular)
+    with pytest.warns(NothingDoneWarning, match="the engine cannot run it"):
+        fc.convert(small, fc.SVDConfig(speedup=2.0), data=torch.randn(4, 64, 8, 8))
 
 
 def test_conversion_by_measured_speed() -> None:

@@ -169,7 +169,7 @@ BAD: list[tuple[str, Case, Case, str]] = [
         r"must hold each of 0\.\.3 once",
     ),
     ("acdc_linear", {"a": (2, 5), "d": (2, 5)}, {"out_features": 5, "relu": True}, "2 layers need 1 permutations"),
-    ("tt_linear", {"core1": (1, 2, 2, 1)}, {"out_features": 2, "in_features": 2}, "without a gap, got core1"),
+    ("tt_linear", {"core1": (1, 2, 2, 1)}, {"out_features": 2, "in_features": 2}, "parameter 'core0' is missing"),
     (
         "tt_linear",
         {"core0": (1, 2, 2, 3), "core1": (2, 2, 2, 1)},
@@ -188,3 +188,31 @@ def test_parameters_that_do_not_fit_are_named(isa: str, op: str, params: Case, a
     arrays = {r: v if isinstance(v, np.ndarray) else make.normal(*v) for r, v in params.items()}
     with pytest.raises(GraphError, match=said):
         check_graph(make.graph(make.op(op, "x0", params=arrays, **attrs)))
+
+
+HUGE: list[tuple[str, Case, Case, int]] = [
+    ("tt_linear", {f"core{k}": (1, 16, 16, 1) for k in range(8)}, {"in_features": 1, "out_features": 1}, 1),
+    ("acdc_linear", {"a": (1, 1 << 17), "d": (1, 1 << 17)}, {"out_features": 1, "relu": False}, 1),
+]
+
+
+@pytest.mark.parametrize(("op", "params", "attrs", "width"), HUGE, ids=[case[0] for case in HUGE])
+def test_few_numbers_that_stand_for_terabytes_are_refused(
+    isa: str, op: str, params: Case, attrs: Case, width: int
+) -> None:
+    make = Maker(0, (2, width))
+    arrays = {role: np.zeros(shape, np.float32) for role, shape in params.items()}
+    with pytest.raises(GraphError, match=r"its matrix takes [\d.]+ GiB to make and at most [\d.]+ are allowed"):
+        compiled(make.graph(make.op(op, "x0", params=arrays, **attrs)), isa, 1)
+
+
+def test_long_blocks_with_few_outputs_take_what_is_wanted(isa: str) -> None:
+    """The matrix of a block of 60,000 would be 14 GB; two rows of it are not."""
+    make = Maker(1, (1, 60_000))
+    params = {"vectors": make.normal(1, 60_000), "signs": signs(make, 1, 60_000)}
+    graph = make.graph(make.op("circulant_linear", "x0", params=params, out_features=2))
+    net = compiled(graph, isa, 1)
+    (x,) = inputs_for(graph)
+    rolled = np.stack([np.roll(params["vectors"][0, ::-1], i + 1) for i in range(2)]).astype(np.float64)
+    want = (x.astype(np.float64) * params["signs"]) @ rolled.T
+    assert float(np.abs(np.asarray(net(x)) - want).max() / np.abs(want).max()) < 1e-4

@@ -60,6 +60,7 @@ def replace_calibrated(
     """
     reports: dict[str, LayerReport] = {}
     norms = [name for name, module in model.named_modules() if _is_norm(module)]
+    modes = {name: model.get_submodule(name).training for name in names}
     with _evaluating(original, model), torch.no_grad():
         order = _order(original, [*names, *norms], batches)
         before = _norm_inputs(original, norms, batches)
@@ -71,7 +72,10 @@ def replace_calibrated(
                     continue
                 sight = _sight(original, model, name, batches)
                 (reports[name],) = replace_layers(model, method, config, [name], {name: sight})
+                model.get_submodule(name).eval()
                 advance(note=name)
+    for name, training in modes.items():
+        model.get_submodule(name).train(training)
     unseen = [name for name in names if name not in reports]
     for line in replace_layers(model, method, config, unseen, dict.fromkeys(unseen)):
         reports[line.layer] = line

@@ -148,6 +148,8 @@ def sensitivity(
     found = []
     for done, (name, sight) in enumerate(sights(fresh, names, list(inputs_of(data)), threads=threads), 1):
         dense = fresh.get_submodule(name)
+        if type(dense) not in method.layers:
+            raise ValueError(f"the weight of {name} is parametrized: remove the parametrization, or finish its session")
         found.append(_curve(dense, name, method.layers[type(dense)], config, sight, points))
         if progress is not None:
             progress(done, len(names), name)

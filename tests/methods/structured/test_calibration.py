@@ -163,6 +163,13 @@ def test_calibration_lowers_the_error_of_outputs_it_has_not_seen(config: Any) ->
     assert not model.training
 
 
+def test_the_mode_is_kept() -> None:
+    for training in (True, False):
+        model = settled().train(training)
+        small = fc.convert(model, fc.SVDConfig(rank=4), ["3"], data=pictures(16))
+        assert {module.training for module in small.modules()} == {training}
+
+
 def test_batches_of_any_form_give_the_same_net() -> None:
     model = settled()
     x = pictures(32, seed=1)

@@ -209,7 +209,8 @@ def whitenings(sight: Sight | None, dense: nn.Conv2d, ridge: float) -> list[Whit
 
 def _ridged(covariance: Tensor, ridge: float) -> tuple[Tensor, float]:
     """A covariance with ``ridge`` of its mean variance added to the diagonal, and what that is."""
-    added = max(ridge * float(covariance.diagonal().mean()), 1e-12)
+    scale = float(covariance.diagonal().mean())
+    added = max(ridge * scale, 1e-9 * scale, 1e-12)  # a covariance of few samples is singular
     return covariance + added * torch.eye(len(covariance), dtype=covariance.dtype), added
 
 

@@ -1,7 +1,7 @@
 """Low rank of the final layer: a bottleneck before the outputs, trained from scratch or cut by SVD.
 
 Wins where the last layer has hundreds of outputs and more, and holds much of the net's weights. A head of ten outputs
-is refused: it would need a rank below ten to save anything. Approximate.
+would need a rank below ten to save anything; from ten on it is declined. Approximate.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ are rounded up to whole vectors, since a kernel takes as long for nine channels 
 from __future__ import annotations
 
 import importlib.util
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,6 +230,8 @@ def _fast_enough(ladder: Ladder, config: RankConfig, sight: Sight | None) -> Ran
         raise DeclinedError("speedup is measured at the size of its input: give convert data")
     assert config.speedup is not None
     dense = sight.dense_ms()
+    if not math.isfinite(dense):
+        raise DeclinedError("the engine cannot run it, so that there is no time to go by")
     steps = [ranks for ranks in ladder.steps(config) if not ladder.why_no_gain(ranks)]
     low, high, times = -1, len(steps) - 1, dict[int, float]()
     while low < high:

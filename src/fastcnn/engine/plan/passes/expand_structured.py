@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fastcnn.engine.graph.graph import Array, Graph, Node
+from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.structured import cores_of
+from fastcnn.engine.plan.limits import memory_limit
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild
 
 Layer = tuple[Array, Array | None]
@@ -78,49 +80,68 @@ def _dense(node: Node, name: str, value: str, params: dict[str, str]) -> Node:
     return node.with_(name=name, op=op, inputs=(value,), params=params, attrs=attrs)
 
 
-def circulant(vectors: Array) -> Array:
-    """C[..., i, j] = v[..., (i - j) mod n] of vectors (..., n)."""
-    n = vectors.shape[-1]
-    return vectors[..., (np.arange(n)[:, None] - np.arange(n)) % n]
+def _check(node: Node, numbers: int) -> None:
+    """GraphError before an array of so many float64 takes memory that is not there."""
+    limit = memory_limit() // 4
+    if 8 * numbers > limit:
+        raise GraphError(
+            f"node {node.name!r} ({node.op}): its matrix takes {8 * numbers / 2**30:.1f} GiB to make and at most "
+            f"{limit / 2**30:.1f} are allowed"
+        )
+
+
+def _blocks(vectors: Array, rows: int, columns: int) -> Array:
+    """Entries W[r, c] = v[r // b, c // b, (r - c) mod b] of vectors (p, q, b), no more than are wanted."""
+    size = vectors.shape[2]
+    r, c = np.arange(rows)[:, None], np.arange(columns)
+    entries: Array = vectors[r // size, c // size, (r - c) % size]
+    return entries
 
 
 def _circulant(node: Node, arrays: Mapping[str, Array], features: int) -> list[Layer]:
-    whole = circulant(arrays["vectors"]) * arrays["signs"][:, None, :]
-    return [(whole.reshape(-1, features)[: node.attrs["out_features"]], None)]
+    rows = int(node.attrs["out_features"])
+    _check(node, 3 * rows * features)
+    whole = _blocks(arrays["vectors"][:, None], rows, features)
+    return [(whole * arrays["signs"][np.arange(rows) // features], None)]
 
 
 def _block_circulant(node: Node, arrays: Mapping[str, Array], features: int) -> list[Layer]:
-    blocks = circulant(arrays["vectors"])  # (p, q, b, b)
-    p, q, b, _ = blocks.shape
-    whole = blocks.transpose(0, 2, 1, 3).reshape(p * b, q * b)
-    return [(whole[: node.attrs["out_features"], :features], None)]
+    rows = int(node.attrs["out_features"])
+    _check(node, 3 * rows * features)
+    return [(_blocks(arrays["vectors"], rows, features), None)]
 
 
 def _block_circulant_conv(node: Node, arrays: Mapping[str, Array], channels: int) -> list[Layer]:
-    groups = node.attrs["groups"]
-    blocks = circulant(arrays["vectors"].transpose(3, 4, 0, 1, 2))  # (kh, kw, groups p, q, b, b)
-    kh, kw, rows, q, b, _ = blocks.shape
-    whole = blocks.transpose(2, 4, 3, 5, 0, 1).reshape(groups, rows // groups * b, q * b, kh, kw)
-    each = node.attrs["out_features"] // groups
-    return [(whole[:, :each, : channels // groups].reshape(groups * each, channels // groups, kh, kw), None)]
+    groups, vectors = int(node.attrs["groups"]), arrays["vectors"]
+    kh, kw = vectors.shape[3:]
+    out, fan_in = int(node.attrs["out_features"]) // groups, channels // groups
+    _check(node, 3 * groups * out * fan_in * kh * kw)
+    parts = [_blocks(part.reshape(*part.shape[:3], kh * kw), out, fan_in) for part in np.split(vectors, groups)]
+    return [(np.concatenate(parts).reshape(groups * out, fan_in, kh, kw), None)]
 
 
-def hadamard(n: int) -> Array:
-    """Orthonormal Walsh-Hadamard matrix, n a power of two."""
-    matrix = np.ones((1, 1))
-    while len(matrix) < n:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix / math.sqrt(n)
+def hadamard(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Orthonormal Walsh-Hadamard transform of every row, a power of two long."""
+    count, n = rows.shape
+    step = 1
+    while step < n:
+        pairs = rows.reshape(count, n // (2 * step), 2, step)
+        rows = np.stack((pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]), axis=2).reshape(count, n)
+        step *= 2
+    return rows / math.sqrt(n)
 
 
 def _fastfood(node: Node, arrays: Mapping[str, Array], features: int) -> list[Layer]:
     scale, gauss, signs = (arrays[role].astype(np.float64) for role in ("scale", "gauss", "signs"))
-    h = hadamard(scale.shape[1])
+    blocks, length = scale.shape
+    _check(node, 4 * features * length + 2 * features * blocks * length)
     rows = []
-    for b in range(len(scale)):
-        inner = (h * signs[b])[arrays["permutation"][b]]
-        rows.append(scale[b][:, None] * (h @ (gauss[b][:, None] * inner)))
-    return [(np.concatenate(rows)[: node.attrs["out_features"], :features], None)]
+    for b in range(blocks):
+        unit = np.zeros((features, length))
+        unit[np.arange(features), np.arange(features)] = signs[b, :features]
+        inner = hadamard(unit)[:, arrays["permutation"][b]] * gauss[b]
+        rows.append((hadamard(inner) * scale[b]).T)
+    return [(np.concatenate(rows)[: node.attrs["out_features"]], None)]
 
 
 def dct(n: int) -> Array:
@@ -135,6 +156,7 @@ def _acdc(node: Node, arrays: Mapping[str, Array], features: int) -> list[Layer]
     a, d = (arrays[role].astype(np.float64) for role in ("a", "d"))
     beta = arrays["beta"].astype(np.float64) if "beta" in arrays else None
     layers, n = a.shape
+    _check(node, (layers + 4) * n * n)
     c = dct(n)
     found: list[Layer] = []
     for k in range(layers):
@@ -162,6 +184,7 @@ def _tensor_train(node: Node, arrays: Mapping[str, Array], features: int) -> lis
     whole = np.ones((1, 1, 1))  # (outputs, inputs, rank)
     for role in cores_of(arrays):
         core = arrays[role].astype(np.float64)
+        _check(node, 2 * whole.shape[0] * whole.shape[1] * math.prod(core.shape[1:]))
         whole = np.einsum("oir,rmns->omins", whole, core)
         outputs, m, inputs, n, rank = whole.shape
         whole = whole.reshape(outputs * m, inputs * n, rank)
