@@ -153,7 +153,7 @@ def test_bad_arguments_are_named() -> None:
         fc.convert("resnet", fc.KMeansConfig())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="layers must be a glob pattern"):
         fc.convert(model, fc.KMeansConfig(), layers=3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="KMeansConfig reads no calibration data"):
+    with pytest.raises(ValueError, match="KMeansConfig reads no calibration data, as it is set"):
         fc.convert(model, fc.KMeansConfig(), data=[torch.zeros(1)])
     with pytest.raises(ValueError, match="KMeansConfig needs no session"):
         fc.prepare(model, fc.KMeansConfig())

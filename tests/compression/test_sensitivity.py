@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from typing import Any
 
 import pytest
@@ -67,6 +69,26 @@ def test_every_layer_has_a_curve_or_a_reason(found: Sensitivity) -> None:
     assert found.threads == 1
 
 
+@pytest.mark.parametrize(
+    "config",
+    [fc.TuckerConfig(energy=0.5, multiple_of=4), fc.SeparableConfig(energy=0.5, scheme=1)],
+    ids=["tucker", "separable"],
+)
+def test_the_error_is_that_of_the_outputs(config: Any) -> None:
+    """One forward pass of what conversion makes shows it."""
+    torch.manual_seed(1)
+    model, x = nn.Sequential(nn.Conv2d(16, 16, 3)), torch.randn(8, 16, 10, 10) + 0.5
+    (curve,) = fc.sensitivity(model, config, x, points=3, threads=1).curves
+    point = curve.points[0]
+    rank = {"ranks": point.ranks} if len(point.ranks) == 2 else {"rank": point.ranks[0], "scheme": 1}
+    small = fc.convert(model, type(config)(force=True, **rank), data=x)
+    with torch.no_grad():
+        want, got = model(x).double(), small(x).double()
+    missed = (got - want) - (got - want).mean((0, 2, 3), keepdim=True)
+    spread = want - want.mean((0, 2, 3), keepdim=True)
+    assert float(missed.norm() / spread.norm()) == pytest.approx(point.error, rel=0.02)
+
+
 def test_it_prints_and_is_json(found: Sensitivity) -> None:
     text = str(found)
     assert "body" in text
@@ -101,10 +123,16 @@ def test_conversion_by_measured_speed() -> None:
     """Whatever the machine says: a layer is as fast as was asked, or is declined with the times."""
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(1024, 1024))
-    small: Any = fc.convert(dense, fc.SVDConfig(speedup=1.5), data=torch.randn(64, 1024))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NothingDoneWarning)  # a busy machine may find nothing faster
+        small: Any = fc.convert(dense, fc.SVDConfig(speedup=1.5), data=torch.randn(64, 1024))
     (line,) = fc.report(small)
-    assert line.status == "done"
-    assert 1 <= small[0].rank < 512
+    if line.status == "declined":
+        assert re.search(
+            r"no ranks are 1\.5 times as fast as its [\d.]+ ms; fastest that were tried: [\d.]+ ms", line.why
+        )
+    else:
+        assert 1 <= small[0].rank < 512
 
 
 CURVE = Curve(

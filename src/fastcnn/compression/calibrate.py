@@ -128,17 +128,24 @@ def _calls(model: nn.Module, name: str, batch: Tensor) -> list[tuple[Tensor, Ten
     """Input and output of every call that a layer gets in one pass."""
     found: list[tuple[Tensor, Tensor]] = []
 
-    def note(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        found.append((args[0].detach(), output.detach()))
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        found.append((_input(args, kwargs).detach(), output.detach()))
 
     with _hooked([model.get_submodule(name)], note):
         model(batch)
     return found
 
 
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The input of a layer's call, given by place or by name."""
+    x = args[0] if args else kwargs["input"]
+    assert isinstance(x, Tensor)
+    return x
+
+
 @contextmanager
 def _hooked(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in modules]
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:
         yield
     finally:
@@ -151,7 +158,7 @@ def _order(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str
     of = {model.get_submodule(name): name for name in reversed(names)}
     seen: dict[str, None] = {}
 
-    def note(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         seen.setdefault(of[module])
 
     try:
@@ -177,8 +184,8 @@ def _norm_inputs(model: nn.Module, names: Sequence[str], batches: Batches) -> di
     of = {model.get_submodule(name): name for name in names}
     sums: dict[str, list[Tensor]] = {}
 
-    def note(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        x = args[0].detach().double().transpose(0, 1).flatten(1)
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        x = _input(args, kwargs).detach().double().transpose(0, 1).flatten(1)
         parts = [torch.tensor(float(x.shape[1])), x.sum(1), x.square().sum(1)]
         known = sums.setdefault(of[module], [torch.zeros_like(part) for part in parts])
         for total, part in zip(known, parts, strict=True):

@@ -122,8 +122,8 @@ def convert(
     _check_model(model)
     method = _method(config)
     assert config is not None
-    if data is not None and not (config.reads_input_sizes or config.calibrates):
-        raise ValueError(f"{type(config).__name__} reads no calibration data: leave data out")
+    if data is not None and not config.reads_data():
+        raise ValueError(f"{type(config).__name__} reads no calibration data, as it is set: leave data out")
     if method.kind == "trained":
         return _warn_if_idle(prepare(model, config, layers).finish(), config)
     fresh = copy_model(model)

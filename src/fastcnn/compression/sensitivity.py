@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from fastcnn.compression.convert import copy_model, matching_layers
 from fastcnn.methods.contract import MethodConfig, Sight, check_count
 from fastcnn.methods.registry import method_of
 from fastcnn.methods.replace import dense_bytes
+from fastcnn.methods.structured.calibration import Moments
+from fastcnn.methods.structured.factored import FactoredConv2d, FactoredLinear
 from fastcnn.methods.structured.ranks import RankConfig, Ranked
 
 
@@ -24,7 +27,7 @@ class Point:
     ----------
     ranks : tuple of int
     error : float
-        Relative error of the layer's outputs on the calibration inputs.
+        Relative error of the layer's outputs on the calibration inputs, means apart where a bias makes up for them.
     ms : float
         By this machine's engine at the layer's input size.
     bytes : int
@@ -176,13 +179,29 @@ def _curve(
     measured = []
     for index in chosen:
         layer = ladder.build(steps[index])
+        assert isinstance(layer, FactoredConv2d | FactoredLinear)
         measured.append(
             Point(
                 ranks=steps[index],
-                error=ladder.error(steps[index]),
+                error=outputs_error(dense, layer.to_dense().weight.detach(), sight.moments),
                 ms=sight.latency_ms(layer),
                 bytes=layer.theory().bytes,
                 macs=ladder.macs(steps[index]),
             )
         )
     return Curve(**facts, points=tuple(measured))
+
+
+def outputs_error(dense: nn.Conv2d | nn.Linear, weight: Tensor, moments: Moments) -> float:
+    """Root mean square of what another weight changes of a layer's outputs, over that of the outputs.
+
+    With S the second moments of what the layer sees, tr((W - W') S (W - W')^T) over tr(W S W^T), of all groups.
+    """
+    lost = whole = 0.0
+    groups = len(moments.groups)
+    pairs = zip(dense.weight.detach().double().cpu().chunk(groups), weight.double().cpu().chunk(groups), strict=True)
+    for (own, other), part in zip(pairs, moments.groups, strict=True):
+        matrix, changed, seen = own.flatten(1), (own - other).flatten(1), part.covariance
+        lost += float(((changed @ seen) * changed).sum())
+        whole += float(((matrix @ seen) * matrix).sum())
+    return math.sqrt(max(lost, 0.0) / whole) if whole > 0 else 0.0

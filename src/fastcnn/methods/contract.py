@@ -80,6 +80,10 @@ class MethodConfig:
             values[name] = value
         return cls(**values)
 
+    def reads_data(self) -> bool:
+        """Whether calibration inputs make a difference with these settings."""
+        return self.calibrates or self.reads_input_sizes
+
     def which(self, layers: Mapping[str, nn.Module]) -> list[str]:
         """Of the matching layers, in the model's order, those the method is for; the others stay as they are."""
         return list(layers)
@@ -229,7 +233,7 @@ class Sight:
     moments : Moments
         Of the inputs that the net in conversion gives the layer, and of the outputs the original net has there.
     input_shape : tuple of int
-        Of the first calibration batch.
+        Of one calibration input, with a batch of 1.
     latency_ms : callable
         Milliseconds that a layer takes by this machine's engine at that input, compiled at the default tolerance.
     dense_ms : callable

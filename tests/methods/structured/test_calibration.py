@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fastcnn as fc
-from fastcnn.compression.calibrate import _move_norm, _norm_inputs
+from fastcnn.compression.calibrate import _move_norm, _norm_inputs, sights
 from fastcnn.methods.structured.calibration import Gatherer, whitened_svd
 
 CONFIGS: list[Any] = [
@@ -243,8 +243,41 @@ def test_a_shared_layer_is_fitted_to_all_of_its_calls() -> None:
             out: Tensor = self.layer(torch.relu(self.layer(x)))
             return out
 
-    small = fc.convert(Twice(), fc.SVDConfig(rank=4), data=torch.randn(50, 20))
+    model, data = Twice(), torch.randn(50, 20)
+    ((name, sight),) = sights(model, ["layer"], [data])
+    assert name == "layer"
+    assert sight is not None
+    assert sight.moments.count == 100
+    both = torch.cat((data, torch.relu(model.layer(data)).detach())).double()
+    assert torch.allclose(sight.moments.groups[0].second, both.T @ both / 100, atol=1e-6)
+    small = fc.convert(model, fc.SVDConfig(rank=4), data=data)
     assert [line.status for line in fc.report(small)] == ["done"]
+
+
+def test_layers_that_are_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(20, 20), nn.BatchNorm1d(20)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.norm(input=self.layer(input=x))
+            return out
+
+    small = fc.convert(Named().eval(), fc.SVDConfig(rank=4), data=torch.randn(50, 20))
+    assert [line.status for line in fc.report(small)] == ["done"]
+
+
+def test_data_that_would_be_ignored_is_refused() -> None:
+    x = torch.randn(4, 4, 8, 8)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3))
+    for config in (
+        fc.PredictedConfig(keep=0.3),
+        fc.BiclusteredConfig(input_groups=1, output_groups=1, ranks=(2, 2)),
+        fc.MonochromaticConfig(),
+    ):
+        with pytest.raises(ValueError, match="reads no calibration data, as it is set"):
+            fc.convert(model, config, data=x)
 
 
 def test_bad_data_is_named() -> None:

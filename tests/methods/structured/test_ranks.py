@@ -12,6 +12,7 @@ from torch import nn
 
 import fastcnn as fc
 from fastcnn.methods.contract import DeclinedError, Sight
+from fastcnn.methods.structured.cp import CPConfig, CPConv2d
 from fastcnn.methods.structured.evbmf import evbmf_rank
 from fastcnn.methods.structured.ranks import choose, energy_rank, vector_width
 from fastcnn.methods.structured.svd import SVDConfig, SVDLinear
@@ -93,9 +94,15 @@ def test_keep_is_a_bound() -> None:
     for keep in (0.2, 0.5, 0.9):
         layer = SVDLinear.from_dense(dense, SVDConfig(keep=keep, multiple_of=1))
         weights = sum(stage.weights for stage in layer.chain)
-        assert weights <= keep * dense.weight.numel() < weights + 256 + 192 + 4 * (256 + 192)
+        assert weights <= keep * dense.weight.numel() < weights + 256 + 192, "the largest that fits"
     with pytest.raises(DeclinedError, match=r"its smallest form needs 7168 weights, more than keep=0\.1 of 49152"):
         SVDLinear.from_dense(dense, SVDConfig(keep=0.1, multiple_of=16))
+
+
+def test_an_energy_that_cp_cannot_keep_is_declined() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(DeclinedError, match=r"the largest with fewer weights, keeps .* of the energy, not 99\.9%"):
+        CPConv2d.from_dense(nn.Conv2d(24, 24, 3), CPConfig(energy=0.999))
 
 
 def test_a_rank_that_does_not_fit_is_declined_and_never_clamped() -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fastcnn.methods.contract import (
     ConvSpec,
@@ -28,11 +27,10 @@ from fastcnn.methods.contract import (
     check_finite,
     check_input,
 )
-from fastcnn.methods.dense import conv_arguments, linear_arguments, pair, rebuild_dense
+from fastcnn.methods.dense import ConvLike, PaddingMode, conv_arguments, linear_arguments, rebuild_dense
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.storage import sparse_bits
 from fastcnn.methods.structured import circulant_ops as ops
-from fastcnn.methods.structured.factored import PaddingMode
 
 _LAST_SEED = 2**63 - 1
 
@@ -522,7 +520,7 @@ class BlockCirculantLinear(_Circulant):
 
 
 @register_method(BlockCirculantConfig)
-class BlockCirculantConv2d(_Circulant):
+class BlockCirculantConv2d(ConvLike, _Circulant):
     """Convolution whose weight, at every tap, is made of circulant blocks over output and input channels.
 
     Parameters
@@ -549,7 +547,6 @@ class BlockCirculantConv2d(_Circulant):
     """
 
     kernel: ClassVar[str | None] = "block_circulant_conv2d"
-    replaces: ClassVar[type[nn.Module]] = nn.Conv2d
 
     def __init__(
         self,
@@ -571,16 +568,10 @@ class BlockCirculantConv2d(_Circulant):
         check_count("in_channels", in_channels, 1)
         check_count("out_channels", out_channels, 1)
         check_count("block_size", block_size, 1)
-        # nn.Conv2d checks and normalises its arguments; on "meta" it allocates nothing.
-        plan = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device="meta"
+        self.keep_arguments(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = map(pair, (plan.kernel_size, plan.stride, plan.dilation))
-        self.padding: str | tuple[int, int] = plan.padding if isinstance(plan.padding, str) else pair(plan.padding)
-        self.padding_mode, self.block_size = padding_mode, block_size
-        # left, right, top, bottom, as F.pad wants it
-        self._pads: list[int] = list(plan._reversed_padding_repeated_twice)
+        self.block_size = block_size
         p, q = ops.count_blocks(out_channels // groups, block_size), ops.count_blocks(in_channels // groups, block_size)
         shape = (groups * p, q, block_size, *self.kernel_size)
         self._hold(shape, out_channels, bias, {"device": device, "dtype": dtype})
@@ -624,13 +615,7 @@ class BlockCirculantConv2d(_Circulant):
 
     def theory(self) -> LayerTheory:
         """Non-zeros, multiply-adds per output position, bytes."""
-        spec = ConvSpec(
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            kernel_size=self.kernel_size,
-            groups=self.groups,
-        )
-        return self._theory(_block_macs(spec, self.block_size, math.prod(self.stride)))
+        return self._theory(_block_macs(self.spec, self.block_size, math.prod(self.stride)))
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, H, W) or (C, H, W), as ``nn.Conv2d`` does.
@@ -643,34 +628,19 @@ class BlockCirculantConv2d(_Circulant):
         name = "BlockCirculantConv2d"
         check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.vectors.dtype)
         x, vectors, bias = self._cast(input.unsqueeze(0) if input.dim() == 3 else input)
-        self._check_size(x)
-        left, right, top, bottom = self._pads
-        padding = [top, left]
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._pads, mode=self.padding_mode), [0, 0]
-        elif left != right or top != bottom:
-            x, padding = F.pad(x, self._pads), [0, 0]
+        self.check_fits(x)
         out: Tensor = torch.ops.fastcnn.block_circulant_conv2d(
-            x, vectors, bias, self.out_channels, list(self.stride), padding, list(self.dilation), self.groups
+            self.padded(x),
+            vectors,
+            bias,
+            self.out_channels,
+            list(self.stride),
+            list(self.inner_padding),
+            list(self.dilation),
+            self.groups,
         )
         return out.squeeze(0) if input.dim() == 3 else out
 
-    def _check_size(self, x: Tensor) -> None:
-        """ValueError if the kernel does not fit into the padded input."""
-        left, right, top, bottom = self._pads
-        for i, axis, pad in ((0, "height", top + bottom), (1, "width", left + right)):
-            reach = self.dilation[i] * (self.kernel_size[i] - 1) + 1
-            have = x.shape[2 + i] + pad
-            if have < reach:
-                raise ValueError(
-                    f"input of BlockCirculantConv2d has padded {axis} {have}, but its kernel reaches over {reach}: "
-                    "give a larger image or more padding"
-                )
-
     def extra_repr(self) -> str:
         """Arguments of ``nn.Conv2d``, then the block."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
-            f"block_size={self.block_size}"
-        )
+        return f"{self.arguments_repr()}, block_size={self.block_size}"

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from fastcnn.methods.contract import (
     ConvSpec,
     Cost,
+    DeclinedError,
     Sight,
     check_count,
     check_finite,
     check_range,
 )
-from fastcnn.methods.dense import conv_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments, pair
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import refine, whitenings
 from fastcnn.methods.structured.cp_als import cp_als, rebuild
 from fastcnn.methods.structured.factored import (
     FactoredConv2d,
     Geometry,
-    PaddingMode,
     Stage,
     chain_cost,
     grouped,
@@ -138,8 +138,20 @@ class CPLadder(Ladder):
         return found
 
     def ranks_for(self, energy: float, measure: Measure) -> Ranks:
-        """Smallest of the steps' ranks whose error is small enough; the largest if none is."""
+        """Smallest of the steps' ranks whose error is small enough.
+
+        Raises
+        ------
+        DeclinedError
+            If none is.
+        """
         steps = self.steps(self._config)
+        least = self.error(steps[-1])
+        if least**2 > 1 - energy + 1e-12:
+            raise DeclinedError(
+                f"rank {steps[-1][0]}, the largest with fewer weights, keeps {1 - least**2:.1%} of the energy, not "
+                f"{energy:.1%}"
+            )
         low, high = 0, len(steps) - 1
         while low < high:
             middle = (low + high) // 2

@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcnn.methods.contract import ConvSpec, Cost, LayerTheory, Spec, check_input
-from fastcnn.methods.dense import pair, rebuild_dense
+from fastcnn.methods.dense import ConvLike, PaddingMode, pair, rebuild_dense
 from fastcnn.methods.replace import dense_bytes
-
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +137,11 @@ def _stage_of(module: nn.Module) -> Stage:
     )
 
 
-class FactoredConv2d(Factored):
+class FactoredConv2d(ConvLike, Factored):
     """A chain of convolutions in the place of one. Input (N, C, H, W) or (C, H, W).
 
     Subclasses say in :meth:`plan_stages` which stages there are; arguments are those of ``nn.Conv2d``.
     """
-
-    replaces: ClassVar[type[nn.Module]] = nn.Conv2d
 
     def __init__(
         self,
@@ -163,22 +159,13 @@ class FactoredConv2d(Factored):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        # nn.Conv2d checks and normalises its arguments; on "meta" it allocates nothing.
-        plan = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device="meta"
+        self.keep_arguments(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = map(pair, (plan.kernel_size, plan.stride, plan.dilation))
-        self.padding: str | tuple[int, int] = plan.padding if isinstance(plan.padding, str) else pair(plan.padding)
-        self.padding_mode = padding_mode
-        self._pads: list[int] = list(plan._reversed_padding_repeated_twice)
-        left, right, top, bottom = self._pads
-        # Padding that no stage can express is done before the chain.
-        self._pad_first = padding_mode != "zeros" or left != right or top != bottom
         geometry = Geometry(
             kernel_size=self.kernel_size,
             stride=self.stride,
-            padding=(0, 0) if self._pad_first else (top, left),
+            padding=self.inner_padding,
             dilation=self.dilation,
         )
         self.stages = nn.Sequential()
@@ -187,16 +174,6 @@ class FactoredConv2d(Factored):
             last = bias and stage is list(planned.values())[-1]
             self.stages.add_module(name, nn.Conv2d(**vars(stage), bias=last, device=device, dtype=dtype))
         self.reset_parameters()
-
-    @property
-    def spec(self) -> ConvSpec:
-        """Shape of the dense layer."""
-        return ConvSpec(
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            kernel_size=self.kernel_size,
-            groups=self.groups,
-        )
 
     def plan_stages(self, geometry: Geometry) -> Mapping[str, Stage]:
         """Stages by name, input side first."""
@@ -257,18 +234,12 @@ class FactoredConv2d(Factored):
         """Convolve (N, C, H, W) or (C, H, W), as ``nn.Conv2d`` does."""
         name, dtype = type(self).__name__, self.stages[0].weight.dtype
         check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=dtype)  # type: ignore[arg-type]
-        if self._pad_first:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            input = F.pad(input, self._pads, mode=mode)
-        out: Tensor = self.stages(input)
+        out: Tensor = self.stages(self.padded(input))
         return out
 
     def extra_repr(self) -> str:
         """Arguments of ``nn.Conv2d``."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
-        )
+        return self.arguments_repr()
 
 
 class FactoredLinear(Factored):
@@ -342,13 +313,12 @@ def compose(weights: Sequence[tuple[Tensor, int]]) -> Tensor:
     """
     whole: Tensor | None = None
     for weight, groups in weights:
-        wide = without_groups(weight, groups)
         if whole is None:
-            whole = wide
+            whole = without_groups(weight, groups)
             continue
-        reach = (wide.shape[2] - 1, wide.shape[3] - 1)
+        reach = (weight.shape[2] - 1, weight.shape[3] - 1)
         # Each input channel of the chain so far is a picture; a full convolution of it with the next kernel.
-        whole = F.conv2d(whole.transpose(0, 1), wide.flip(2, 3), padding=reach).transpose(0, 1)
+        whole = F.conv2d(whole.transpose(0, 1), weight.flip(2, 3), padding=reach, groups=groups).transpose(0, 1)
     assert whole is not None
     return whole
 

@@ -31,10 +31,9 @@ from fastcnn.methods.contract import (
     check_range,
     spec_of,
 )
-from fastcnn.methods.dense import conv_arguments, linear_arguments, pair, rebuild_dense
+from fastcnn.methods.dense import ConvLike, PaddingMode, conv_arguments, linear_arguments, rebuild_dense
 from fastcnn.methods.registry import register_method
 
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Kernel = Literal["coordinates", "covariance", "identity", "random"]
 _SMALLEST = 1e-3
 """Singular values of U, as a share of the largest, below which no weight is fitted: weights there would be huge and
@@ -107,6 +106,10 @@ class PredictedConfig(MethodConfig):
         check_count("seed", self.seed, 0)
         if not isinstance(self.force, bool):
             raise TypeError(f"force must be True or False, got {self.force!r}")
+
+    def reads_data(self) -> bool:
+        """For second moments only."""
+        return self.kernel == "covariance"
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -529,7 +532,7 @@ class PredictedLinear(_Predicted):
 
 
 @register_method(PredictedConfig)
-class PredictedConv2d(_Predicted):
+class PredictedConv2d(ConvLike, _Predicted):
     """Convolution with fixed predictors, then a learned 1x1 convolution.
 
     Parameters
@@ -576,17 +579,10 @@ class PredictedConv2d(_Predicted):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        # nn.Conv2d checks and normalises its arguments; on "meta" it allocates nothing.
-        plan = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device="meta"
+        self.keep_arguments(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.dilation = map(pair, (plan.kernel_size, plan.stride, plan.dilation))
-        self.padding: str | tuple[int, int] = plan.padding if isinstance(plan.padding, str) else pair(plan.padding)
-        self.padding_mode = padding_mode
-        # left, right, top, bottom, as F.pad wants it
-        self._pads: list[int] = list(plan._reversed_padding_repeated_twice)
-        self._hold(ConvSpec.of(plan), config, seconds, {"device": device, "dtype": dtype})
+        self._hold(self.spec, config, seconds, {"device": device, "dtype": dtype})
 
     @classmethod
     def from_dense(cls, dense: nn.Conv2d, config: PredictedConfig, sight: Sight | None = None) -> Self:
@@ -619,18 +615,11 @@ class PredictedConv2d(_Predicted):
         """Convolve (N, C, H, W) or (C, H, W), as ``nn.Conv2d`` does."""
         channels, dtype = self.in_channels, self.w_alpha.dtype
         check_input(input, layer="PredictedConv2d", channels=channels, axis=-3, ranks=(3, 4), dtype=dtype)
-        left, right, top, bottom = self._pads
-        padding = (top, left)
-        if self.padding_mode != "zeros" or left != right or top != bottom:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            input, padding = F.pad(input, self._pads, mode=mode), (0, 0)
-        seen = F.conv2d(input, self.basis, None, self.stride, padding, self.dilation, self.groups)
+        seen = F.conv2d(
+            self.padded(input), self.basis, None, self.stride, self.inner_padding, self.dilation, self.groups
+        )
         return F.conv2d(seen, self.w_alpha[:, :, None, None], self.bias, groups=self.form.blocks)
 
     def extra_repr(self) -> str:
         """Arguments of ``nn.Conv2d``, kernel and sizes."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
-            f"{self._extra()}"
-        )
+        return f"{self.arguments_repr()}, {self._extra()}"

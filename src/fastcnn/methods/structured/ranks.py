@@ -142,7 +142,7 @@ class Ladder(ABC):
 
     @abstractmethod
     def error(self, ranks: Ranks) -> float:
-        """Relative error at these ranks: of the outputs on calibration inputs, or of the weight without any."""
+        """Relative error at these ranks in the norm they are found by, before factors are fitted to the outputs."""
 
     @abstractmethod
     def build(self, ranks: Ranks) -> Factored:
@@ -162,10 +162,10 @@ class Ladder(ABC):
         return tuple(max(1, min(-(-rank // step) * step, most)) for rank, most in zip(ranks, self.most, strict=True))
 
     def steps(self, config: RankConfig) -> list[Ranks]:
-        """Distinct rounded ranks, each larger than the one before."""
-        found: dict[Ranks, None] = {}
-        for energy in _ENERGIES:
-            found.setdefault(self.rounded(self.ranks_for(energy, config.measure), config))
+        """Distinct rounded ranks, each larger than the one before: all of them, or those on the way of the energy."""
+        if len(self.most) == 1:
+            return list(dict.fromkeys(self.rounded((rank,), config) for rank in range(1, self.most[0] + 1)))
+        found = dict.fromkeys(self.rounded(self.ranks_for(energy, config.measure), config) for energy in _ENERGIES)
         return sorted(found, key=self.weights)
 
     def why_no_gain(self, ranks: Ranks) -> str:

@@ -8,6 +8,7 @@ Approximate.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -23,7 +24,7 @@ from fastcnn.methods.contract import (
     check_finite,
     check_range,
 )
-from fastcnn.methods.dense import conv_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments, pair
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import refine, whitenings
 from fastcnn.methods.structured.cp import split_geometry
@@ -31,7 +32,6 @@ from fastcnn.methods.structured.cp_als import cp_als, rebuild
 from fastcnn.methods.structured.factored import (
     FactoredConv2d,
     Geometry,
-    PaddingMode,
     Stage,
     chain_cost,
     grouped,
@@ -130,9 +130,9 @@ class _SeparableLadder(Ladder):
         refine(layer, dense, self._sight, self._config.ridge)
         return layer
 
+    @abstractmethod
     def factors(self, rank: int) -> list[Tensor]:
         """Weights of the stages."""
-        raise NotImplementedError
 
 
 class Scheme2Ladder(_SeparableLadder):
@@ -186,6 +186,7 @@ class Scheme1Ladder(_SeparableLadder):
         # Channels stay apart in this scheme, so that whitening could only mix what must not be mixed.
         self._channels = torch.cat([w.transpose(0, 1) for w in grouped(dense.weight, dense.groups)])
         self._known: dict[int, list[Tensor]] = {}
+        self._errors: dict[int, float] = {}
 
     @property
     def most(self) -> Ranks:
@@ -205,8 +206,11 @@ class Scheme1Ladder(_SeparableLadder):
 
     def error(self, ranks: Ranks) -> float:
         """Of all channels together."""
-        whole = float(self._channels.norm())
-        return float((self._channels - rebuild(self._cp(ranks[0]))).norm()) / whole if whole else 0.0
+        if ranks[0] not in self._errors:
+            whole = float(self._channels.norm())
+            missed = float((self._channels - rebuild(self._cp(ranks[0]))).norm())
+            self._errors[ranks[0]] = missed / whole if whole else 0.0
+        return self._errors[ranks[0]]
 
     def _cp(self, rank: int) -> list[Tensor]:
         if rank == self.most[0]:

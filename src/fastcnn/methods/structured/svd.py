@@ -23,14 +23,13 @@ from fastcnn.methods.contract import (
     check_range,
     spec_of,
 )
-from fastcnn.methods.dense import conv_arguments, linear_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments, linear_arguments, pair
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import Moments, whitened_svd
 from fastcnn.methods.structured.factored import (
     FactoredConv2d,
     FactoredLinear,
     Geometry,
-    PaddingMode,
     Stage,
     chain_cost,
     grouped,
@@ -180,7 +179,7 @@ class SVDLinear(Ranked, FactoredLinear):
 
     @staticmethod
     def cost(config: SVDConfig, spec: LinearSpec) -> Cost:
-        """Cost in float32, for a rank that is given or follows from ``keep``."""
+        """Cost in float32, for a rank that is given; ValueError for one that depends on the weights."""
         return _cost(config, spec)
 
     def extra_repr(self) -> str:
@@ -238,7 +237,7 @@ class SVDConv2d(Ranked, FactoredConv2d):
 
     @staticmethod
     def cost(config: SVDConfig, spec: ConvSpec) -> Cost:
-        """Cost in float32, for a rank that is given or follows from ``keep``."""
+        """Cost in float32, for a rank that is given; ValueError for one that depends on the weights."""
         return _cost(config, spec)
 
     def extra_repr(self) -> str:

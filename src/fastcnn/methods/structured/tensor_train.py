@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from fastcnn.methods.contract import (
     check_range,
     spec_of,
 )
-from fastcnn.methods.dense import conv_arguments, linear_arguments, pair, rebuild_dense
+from fastcnn.methods.dense import ConvLike, PaddingMode, conv_arguments, linear_arguments, pair, rebuild_dense
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured import tt_ops as tt_ops
 from fastcnn.methods.structured.tt_decomposition import (
@@ -48,7 +48,6 @@ from fastcnn.methods.structured.tt_decomposition import (
     tt_matrix,
 )
 
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Ranks = int | Sequence[int]
 
 
@@ -438,7 +437,7 @@ class TTLinear(_Train):
 
 
 @register_method(TTConfig)
-class TTConv2d(_Train):
+class TTConv2d(ConvLike, _Train):
     """Convolution by filters that all input channels share, and a TT-matrix at each pixel.
 
     Parameters
@@ -487,17 +486,10 @@ class TTConv2d(_Train):
         super().__init__()
         if groups != 1:
             raise ValueError(f"groups={groups} is not supported by TTConv2d: every channel shares its filters; use 1")
-        # nn.Conv2d checks and normalises its arguments; on "meta" it allocates nothing.
-        plan = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device="meta"
+        self.keep_arguments(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, 1
-        self.kernel_size, self.stride, self.dilation = map(pair, (plan.kernel_size, plan.stride, plan.dilation))
-        self.padding: str | tuple[int, int] = plan.padding if isinstance(plan.padding, str) else pair(plan.padding)
-        self.padding_mode = padding_mode
-        # left, right, top, bottom, as F.pad wants it
-        self._pads: list[int] = list(plan._reversed_padding_repeated_twice)
-        self._hold(ConvSpec.of(plan), rank, factors, bias, {"device": device, "dtype": dtype})
+        self._hold(self.spec, rank, factors, bias, {"device": device, "dtype": dtype})
 
     @classmethod
     def from_dense(cls, dense: nn.Conv2d, config: TTConfig, sight: Sight | None = None) -> Self:
@@ -547,13 +539,9 @@ class TTConv2d(_Train):
 
     def _filtered(self, x: Tensor) -> Tensor:
         """Every channel through every shared filter, (N, C * r, Ho, Wo); a 1x1 convolution only pads and strides."""
-        left, right, top, bottom = self._pads
-        padding = (top, left)
-        if self.spatial is None or self.padding_mode != "zeros" or left != right or top != bottom:
-            if any(self._pads):
-                x = F.pad(x, self._pads, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
-            padding = (0, 0)
+        x, padding = self.padded(x), self.inner_padding
         if self.spatial is None:
+            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
             return x if self.stride == (1, 1) else x[:, :, :: self.stride[0], :: self.stride[1]]
         pictures = x.reshape(x.shape[0] * x.shape[1], 1, x.shape[2], x.shape[3])
         maps = F.conv2d(pictures, self.spatial, None, self.stride, padding, self.dilation)
@@ -561,7 +549,4 @@ class TTConv2d(_Train):
 
     def extra_repr(self) -> str:
         """Arguments of ``nn.Conv2d``, factors and ranks."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, bias={self.bias is not None}, {self._extra()}"
-        )
+        return f"{self.arguments_repr()}, {self._extra()}"

@@ -20,14 +20,13 @@ from fastcnn.methods.contract import (
     check_finite,
     check_range,
 )
-from fastcnn.methods.dense import conv_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments, pair
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import Whitening, refine, whitenings
 from fastcnn.methods.structured.evbmf import evbmf_rank
 from fastcnn.methods.structured.factored import (
     FactoredConv2d,
     Geometry,
-    PaddingMode,
     Stage,
     chain_cost,
     grouped,
@@ -49,7 +48,7 @@ class TuckerConfig(RankConfig):
         (R_in, R_out) of each group. ``rank`` gives both the same.
     evbmf : float, optional
         Ranks by empirical variational Bayes of both unfoldings, times this number (1 in the paper). Where it sees
-        noise only it says 0; then the rank is 1.
+        noise only it says 0, which counts as 1; rounded up as any rank that was found.
     rank, energy, keep, speedup, measure, multiple_of, force
         As in :class:`~fastcnn.methods.structured.ranks.RankConfig`, ``energy`` of each unfolding; give exactly one of
         these four, ``ranks`` and ``evbmf``.

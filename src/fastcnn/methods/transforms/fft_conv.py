@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from fastcnn.methods.contract import ConvSpec, Cost, MethodConfig, check_choice
+from fastcnn.methods.dense import PaddingMode
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.transforms.convolution.arithmetic import cost_of
-from fastcnn.methods.transforms.convolution.layer import PaddingMode, TransformConv2d
+from fastcnn.methods.transforms.convolution.layer import TransformConv2d
 from fastcnn.methods.transforms.convolution.lengths import TILES
 from fastcnn.methods.transforms.convolution.settings import AUTO, FULL, Algorithm, ConvSettings, check_memory
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fastcnn.methods.contract import (
     ConvSpec,
@@ -27,6 +26,7 @@ from fastcnn.methods.contract import (
     check_finite,
     check_input,
 )
+from fastcnn.methods.dense import ConvLike, PaddingMode, conv_arguments, linear_arguments
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.storage import entropy_bits
 from fastcnn.methods.vq import ops
@@ -177,7 +177,7 @@ def _cost(config: KMeansConfig, spec: Spec) -> Cost:
 
 
 @register_method(KMeansConfig)
-class CodebookConv2d(_Codebook):
+class CodebookConv2d(ConvLike, _Codebook):
     """Convolution whose weight is ``codebook[codes]``.
 
     Parameters
@@ -193,7 +193,6 @@ class CodebookConv2d(_Codebook):
     """
 
     kernel: ClassVar[str | None] = "codebook_conv2d"
-    replaces: ClassVar[type[nn.Module]] = nn.Conv2d
 
     def __init__(
         self,
@@ -205,26 +204,18 @@ class CodebookConv2d(_Codebook):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         clusters: int = 32,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        # nn.Conv2d checks and normalises its arguments; on "meta" it allocates nothing.
-        plan = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device="meta"
+        self.keep_arguments(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size: tuple[int, ...] = plan.kernel_size
-        self.stride: tuple[int, ...] = plan.stride
-        self.padding: str | tuple[int, ...] = plan.padding
-        self.dilation: tuple[int, ...] = plan.dilation
-        self.padding_mode = padding_mode
-        # left, right, top, bottom, as F.pad wants it
-        self._pads: list[int] = list(plan._reversed_padding_repeated_twice)
-        self._hold(tuple(plan.weight.shape), out_channels, bias, clusters, {"device": device, "dtype": dtype})
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self._hold(shape, out_channels, bias, clusters, {"device": device, "dtype": dtype})
 
     @classmethod
     def from_dense(cls, dense: nn.Conv2d, config: KMeansConfig) -> Self:
@@ -241,15 +232,7 @@ class CodebookConv2d(_Codebook):
         if codebook.numel() == 1:
             raise DeclinedError("every weight is zero: nothing to share")
         layer = cls(
-            dense.in_channels,
-            dense.out_channels,
-            (dense.kernel_size[0], dense.kernel_size[1]),
-            (dense.stride[0], dense.stride[1]),
-            dense.padding if isinstance(dense.padding, str) else (dense.padding[0], dense.padding[1]),
-            (dense.dilation[0], dense.dilation[1]),
-            dense.groups,
-            dense.bias is not None,
-            dense.padding_mode,
+            **conv_arguments(dense),
             clusters=codebook.numel() - 1,
             device=dense.weight.device,
             dtype=dense.weight.dtype,
@@ -259,19 +242,7 @@ class CodebookConv2d(_Codebook):
 
     def to_dense(self) -> nn.Conv2d:
         """Return the ``nn.Conv2d`` this layer stands for."""
-        dense = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,  # type: ignore[arg-type]  # a pair
-            self.stride,  # type: ignore[arg-type]  # a pair
-            self.padding,  # type: ignore[arg-type]  # a pair or a word
-            self.dilation,  # type: ignore[arg-type]  # a pair
-            self.groups,
-            self.bias is not None,
-            self.padding_mode,
-            device=self.codebook.device,
-            dtype=self.codebook.dtype,
-        )
+        dense = nn.Conv2d(**conv_arguments(self), device=self.codebook.device, dtype=self.codebook.dtype)
         _copy_dense(self, dense)
         return dense
 
@@ -286,24 +257,21 @@ class CodebookConv2d(_Codebook):
             input, layer="CodebookConv2d", channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.codebook.dtype
         )
         x, book, bias = self._cast(input.unsqueeze(0) if input.dim() == 3 else input)
-        left, right, top, bottom = self._pads
-        padding = [top, left]
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._pads, mode=self.padding_mode), [0, 0]
-        elif left != right or top != bottom:
-            x, padding = F.pad(x, self._pads), [0, 0]
         out: Tensor = torch.ops.fastcnn.codebook_conv2d(
-            x, book, self.codes, bias, list(self.stride), padding, list(self.dilation), self.groups
+            self.padded(x),
+            book,
+            self.codes,
+            bias,
+            list(self.stride),
+            list(self.inner_padding),
+            list(self.dilation),
+            self.groups,
         )
         return out.squeeze(0) if input.dim() == 3 else out
 
     def extra_repr(self) -> str:
         """Shape and number of shared values."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, "
-            f"clusters={self.codebook.numel() - 1}"
-        )
+        return f"{self.arguments_repr()}, clusters={self.codebook.numel() - 1}"
 
 
 @register_method(KMeansConfig)
@@ -346,9 +314,7 @@ class CodebookLinear(_Codebook):
         if codebook.numel() == 1:
             raise DeclinedError("every weight is zero: nothing to share")
         layer = cls(
-            dense.in_features,
-            dense.out_features,
-            dense.bias is not None,
+            **linear_arguments(dense),
             clusters=codebook.numel() - 1,
             device=dense.weight.device,
             dtype=dense.weight.dtype,
@@ -358,13 +324,7 @@ class CodebookLinear(_Codebook):
 
     def to_dense(self) -> nn.Linear:
         """Return the ``nn.Linear`` this layer stands for."""
-        dense = nn.Linear(
-            self.in_features,
-            self.out_features,
-            self.bias is not None,
-            device=self.codebook.device,
-            dtype=self.codebook.dtype,
-        )
+        dense = nn.Linear(**linear_arguments(self), device=self.codebook.device, dtype=self.codebook.dtype)
         _copy_dense(self, dense)
         return dense
 

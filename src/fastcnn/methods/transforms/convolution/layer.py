@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from fastcnn.methods.contract import DeclinedError, LayerTheory, check_input
-from fastcnn.methods.dense import conv_arguments, pair
+from fastcnn.methods.dense import PaddingMode, check_fits, conv_arguments, pair
 from fastcnn.methods.replace import dense_bytes
 from fastcnn.methods.transforms.convolution.arithmetic import products_per_output, why_not_worth
 from fastcnn.methods.transforms.convolution.cache import KernelCache
@@ -26,8 +26,6 @@ from fastcnn.methods.transforms.convolution.settings import (
     check_pair,
     why_unsupported,
 )
-
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class TransformConv2d(nn.Conv2d):
@@ -170,7 +168,7 @@ class TransformConv2d(nn.Conv2d):
         name = type(self).__name__
         check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.weight.dtype)
         x, weight, bias = (input.unsqueeze(0) if input.dim() == 3 else input), self.weight, self.bias
-        self._check_size(x)
+        check_fits(name, x, self.kernel_size, self._settings.dilation, self._reversed_padding_repeated_twice)
         if self._settings.size != AUTO:
             self._check_supported()
         if self._is_direct(x):
@@ -192,18 +190,6 @@ class TransformConv2d(nn.Conv2d):
         if cast_to is not None:
             out = out.to(cast_to)
         return out.squeeze(0) if input.dim() == 3 else out
-
-    def _check_size(self, x: Tensor) -> None:
-        """ValueError if the kernel does not fit into the padded input."""
-        left, right, top, bottom = self._reversed_padding_repeated_twice
-        for i, axis, pad in ((0, "height", top + bottom), (1, "width", left + right)):
-            reach = self._settings.dilation[i] * (self.kernel_size[i] - 1) + 1
-            have = x.shape[2 + i] + pad
-            if have < reach:
-                raise ValueError(
-                    f"input of {type(self).__name__} has padded {axis} {have}, but its kernel reaches over {reach}: "
-                    "give a larger image or more padding"
-                )
 
     def _is_direct(self, x: Tensor) -> bool:
         """Whether ``nn.Conv2d``'s algorithm takes the call of a layer whose conversion left that to its first call.
