@@ -13,6 +13,7 @@ from torch import nn
 
 from fastcnn.cli.errors import BAD_INPUT, GOAL_MISSED, INTERNAL, INTERRUPTED, CliError, GoalMissedError, explain
 from fastcnn.cli.main import run_cli
+from fastcnn.cli.model import load_weights
 
 NETS = """
 import torch
@@ -228,3 +229,19 @@ def test_an_interrupt_that_python_wraps_is_one() -> None:
         type("Owner", (), {"name": Interrupted()})
     assert explain(caught.value, "run").code == INTERRUPTED
     assert explain(RuntimeError("else"), "run").code == INTERNAL
+
+
+def test_weights_without_counters_of_batches_load(tmp_path: Path) -> None:
+    """As files from before torch counted them, and many published ones, are."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    with torch.no_grad():
+        net[1].running_mean.fill_(3.0)
+    state = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
+    save_file(state, tmp_path / "w.safetensors")
+    fresh = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    load_weights(fresh, str(tmp_path / "w.safetensors"))
+    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in state.items())
+    del state["1.running_mean"]
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(CliError, match=r"missing: 1\.running_mean"):
+        load_weights(fresh, str(tmp_path / "w.safetensors"))

@@ -175,6 +175,10 @@ def load_weights(model: nn.Module, weights: str) -> None:
     if not path.is_file():
         raise CliError(f"--weights {weights!r} is no file", hint="check the path")
     state = _read_state(path, weights)
+    for name, value in model.state_dict().items():
+        if name.rpartition(".")[2] == "num_batches_tracked":
+            # Older files have no such counters, and only training reads them.
+            state.setdefault(name, value)
     difference = _difference(model.state_dict(), state)
     if difference:
         raise CliError(
