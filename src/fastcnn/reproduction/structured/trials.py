@@ -1,0 +1,192 @@
+"""Trainings of one experiment: each in a process of its own, each result a file of its own.
+
+A command makes a list of trials and calls :func:`run_trials`; the processes it starts are the same command with the
+name and the seed of one trial. What is finished is never trained again, and what was interrupted goes on from its
+checkpoint, so that hours of training can be had in pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.compression.finetune import History
+from fastcnn.reporting.host import commit, host_facts
+
+RESULT, LOG = "result.json", "log.txt"
+MUST_AGREE = ("torch", "data_sha256", "settings")
+"""Parts of a result that are the same in all trials of one record."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Trial:
+    """One training: what it is called, and the seed of everything that is drawn in it."""
+
+    name: str
+    seed: int
+
+    def folder(self, runs: Path) -> Path:
+        """Where its checkpoint, log and result are."""
+        return runs / f"{self.name.replace('/', '-')}-{self.seed}"
+
+    def result(self, runs: Path) -> dict[str, Any] | None:
+        """What it came to, or None if it is not finished."""
+        path = self.folder(runs) / RESULT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+
+class TrialFailedError(RuntimeError):
+    """A trial's process ended without a result."""
+
+
+def run_trials(
+    module: str, arguments: Sequence[str], trials: Iterable[Trial], runs: Path, *, jobs: int, title: str
+) -> None:
+    """Run those trials that have no result yet, ``jobs`` at a time, as ``python -m module arguments --trial ...``.
+
+    Raises
+    ------
+    TrialFailedError
+        If a process fails; the others are interrupted and keep their checkpoints.
+    KeyboardInterrupt
+        On Ctrl-C, when every process has written its checkpoint.
+    """
+    waiting = [trial for trial in trials if trial.result(runs) is None]
+    running: dict[Trial, subprocess.Popen[bytes]] = {}
+    try:
+        with progress_bar(title, len(waiting)) as advance:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    trial = waiting.pop(0)
+                    running[trial] = _start(module, arguments, trial, runs)
+                for trial in [trial for trial, process in running.items() if process.poll() is not None]:
+                    code = running.pop(trial).returncode
+                    done = trial.result(runs)
+                    if code != 0 or done is None:
+                        raise TrialFailedError(f"{trial}: ended with {code}; see {trial.folder(runs) / LOG}")
+                    advance(note=str(trial))
+                    log(f"{trial}: {done['accuracy']:.2f} %, {done['seconds']:.0f} s")
+                time.sleep(0.2)
+    finally:
+        for process in running.values():
+            process.send_signal(signal.SIGINT)
+        for process in running.values():
+            process.wait()
+
+
+def _start(module: str, arguments: Sequence[str], trial: Trial, runs: Path) -> subprocess.Popen[bytes]:
+    folder = trial.folder(runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", module, *arguments, "--trial", trial.name, "--seed", str(trial.seed)]
+    with (folder / LOG).open("ab") as file:
+        # A session of its own: Ctrl-C reaches it through run_trials alone, once.
+        return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def write_result(
+    trial: Trial, runs: Path, found: Mapping[str, Any], *, history: History, settings: Mapping[str, Any], data: str
+) -> None:
+    """Write down what a trial came to, with all that is needed to believe it.
+
+    Parameters
+    ----------
+    found : dict
+        Of this trial alone: ``accuracy`` in percent, sizes and whatever else.
+    settings : dict
+        That all trials of a record share.
+    data : str
+        Hash of pictures and labels.
+    """
+    document = {
+        "name": trial.name,
+        "seed": trial.seed,
+        "commit": commit(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "data_sha256": data,
+        "settings": dict(settings),
+        **found,
+        "seconds": round(sum(entry.seconds for entry in history.epochs), 1),
+        "curve": [asdict(entry) for entry in history.epochs],
+        "host": plain(host_facts()),
+    }
+    write_atomically(trial.folder(runs) / RESULT, json.dumps(plain(document), indent=1) + "\n")
+
+
+def gather(trials: Iterable[Trial], runs: Path) -> list[dict[str, Any]]:
+    """Results of the finished trials, in that order.
+
+    Raises
+    ------
+    ValueError
+        If two of them were made from other data, with another torch or by other settings.
+    """
+    found = [(trial, result) for trial in trials if (result := trial.result(runs)) is not None]
+    for trial, result in found:
+        for name in MUST_AGREE:
+            if result[name] != found[0][1][name]:
+                raise ValueError(
+                    f"{trial} was made with another {name} than {found[0][0]}: {result[name]} and {found[0][1][name]}; "
+                    f"remove {trial.folder(runs)} or use another folder"
+                )
+    return [result for _, result in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean and sample standard deviation of one number over seeds; a single seed has no deviation."""
+
+    values: tuple[float, ...]
+    mean: float
+    sd: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of at least one value."""
+        kept = tuple(values)
+        deviation = statistics.stdev(kept) if len(kept) > 1 else None
+        return cls(values=kept, mean=statistics.fmean(kept), sd=deviation)
+
+
+def versus(ours: Spread, theirs: Spread) -> dict[str, Any]:
+    """How much higher the first is, the standard deviation of that difference, and who is ahead by more than it."""
+    difference = ours.mean - theirs.mean
+    deviation = None if ours.sd is None or theirs.sd is None else (ours.sd**2 + theirs.sd**2) ** 0.5
+    ahead = "unknown" if deviation is None else "neither"
+    if deviation is not None and abs(difference) > deviation:
+        ahead = "first" if difference > 0 else "second"
+    return {"difference": difference, "sd": deviation, "ahead": ahead}
+
+
+def parameters(model: nn.Module) -> int:
+    """Numbers that are trained."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def interrupted_or(main: Callable[[], int], runs: Path) -> int:
+    """Run a command; 130 on Ctrl-C, 1 if a trial failed."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        log(f"interrupted: {runs} holds results and checkpoints; run again to go on")
+        return 130
+    except TrialFailedError as error:
+        log(f"error: {error}")
+        return 1
