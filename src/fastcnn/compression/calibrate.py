@@ -9,8 +9,9 @@ bring its own bias along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,7 @@ from fastcnn.cli.output import progress_bar
 from fastcnn.compression.latency import layer_ms
 from fastcnn.methods.contract import LayerReport, MethodConfig, Sight
 from fastcnn.methods.registry import Method
-from fastcnn.methods.replace import replace_layers
+from fastcnn.methods.replace import Choice, replace_layers
 from fastcnn.methods.structured.calibration import Gatherer
 
 Batches = Sequence[Tensor]
@@ -49,7 +50,12 @@ def inputs_of(data: Tensor | Iterable[Any]) -> Iterator[Tensor]:
 
 
 def replace_calibrated(
-    original: nn.Module, model: nn.Module, method: Method, config: MethodConfig, names: Sequence[str], batches: Batches
+    original: nn.Module,
+    model: nn.Module,
+    method: Method,
+    config: MethodConfig | Mapping[str, Choice],
+    names: Sequence[str],
+    batches: Batches,
 ) -> list[LayerReport]:
     """Replace the named layers of ``model``, a copy of ``original``; one report per name, in the order of ``names``.
 
@@ -64,14 +70,18 @@ def replace_calibrated(
     with _evaluating(original, model), torch.no_grad():
         order = _order(original, [*names, *norms], batches)
         before = _norm_inputs(original, norms, batches)
+        fitted = [name for name in order if name in names and not _is_left(config, name)]
+        wanted = _Wanted(original, fitted, batches)
         with progress_bar("converting", total=sum(name in names for name in order)) as advance:
             for name in order:
                 if name in norms:
                     if any(line.status == "done" for line in reports.values()):
-                        _move_norm(model.get_submodule(name), before[name], _norm_inputs(model, [name], batches)[name])
+                        after = _norm_inputs(model, [name], batches, enough=before[name].calls)
+                        _move_norm(model.get_submodule(name), before[name], after[name])
                     continue
-                sight = _sight(original, model, name, batches)
-                (reports[name],) = replace_layers(model, method, config, [name], {name: sight})
+                sight = _sight(model, name, batches, wanted) if name in fitted else None
+                sights_of = None if sight is None else {name: sight}
+                (reports[name],) = replace_layers(model, method, config, [name], sights_of)
                 model.get_submodule(name).eval()
                 advance(note=name)
     for name, training in modes.items():
@@ -80,6 +90,10 @@ def replace_calibrated(
     for line in replace_layers(model, method, config, unseen, dict.fromkeys(unseen)):
         reports[line.layer] = line
     return [reports[name] for name in names]
+
+
+def _is_left(config: MethodConfig | Mapping[str, Choice], name: str) -> bool:
+    return not isinstance(config, MethodConfig) and isinstance(config[name], str)
 
 
 def sights(
@@ -94,23 +108,95 @@ def sights(
     """
     with _evaluating(model), torch.no_grad():
         order = _order(model, names, batches)
-        for name in names:
-            yield name, _sight(model, model, name, batches, threads) if name in order else None
+    for part in _parts(model, names, _moment_bytes):
+        gatherers = {name: _gatherer(model, name, batches) for name in part if name in order}
+        shapes: dict[str, tuple[int, ...]] = {}
+        with _evaluating(model), torch.no_grad():
+            for batch in batches:
+                for name, x, y in _calls(model, list(gatherers), batch):
+                    shapes.setdefault(name, (1, *x.shape[1:]))
+                    gatherers[name].add(x, y)
+        for name in part:
+            yield name, _shown(model, name, gatherers.pop(name), shapes[name], threads) if name in order else None
 
 
-def _sight(original: nn.Module, model: nn.Module, name: str, batches: Batches, threads: int | None = None) -> Sight:
-    """Moments of one layer, and how to time what could stand for it."""
-    dense = original.get_submodule(name)
+MOST_BYTES = 1 << 29
+"""Of what is gathered of several layers in one pass over the calibration inputs."""
+
+
+def _parts(model: nn.Module, names: Sequence[str], size: Callable[[Gatherer], int]) -> Iterator[list[str]]:
+    """Names in their order, in parts whose sizes are ``MOST_BYTES`` at most, or one layer."""
+    part: list[str] = []
+    room = MOST_BYTES
+    for name in names:
+        need = size(_gatherer(model, name, ()))
+        if part and need > room:
+            yield part
+            part, room = [], MOST_BYTES
+        part.append(name)
+        room -= need
+    if part:
+        yield part
+
+
+def _moment_bytes(gatherer: Gatherer) -> int:
+    """Of a layer's second moments, float64."""
+    n, m = gatherer.layer.weight[0].numel(), len(gatherer.layer.weight)
+    return 8 * n * (n * gatherer.groups + m)
+
+
+def _output_bytes(gatherer: Gatherer) -> int:
+    """Of a layer's outputs where they are looked at, float32."""
+    return 4 * gatherer.most_rows * len(gatherer.layer.weight)
+
+
+def _gatherer(model: nn.Module, name: str, batches: Batches) -> Gatherer:
+    dense = model.get_submodule(name)
     assert isinstance(dense, nn.Conv2d | nn.Linear)
-    expected = sum(map(len, batches))
-    gatherer = Gatherer(dense, expected)
+    return Gatherer(dense, sum(map(len, batches)))
+
+
+class _Wanted:
+    """Outputs of the original net's layers where they are looked at, a few layers at a time."""
+
+    def __init__(self, original: nn.Module, names: Sequence[str], batches: Batches) -> None:
+        self.original = original
+        self._batches = batches
+        self._parts = _parts(original, names, _output_bytes)
+        self._held: dict[str, list[list[Tensor]]] = {}
+
+    def take(self, name: str) -> list[list[Tensor]]:
+        """Rows of each call, for every batch; layers are asked for in their order, each once."""
+        while name not in self._held:
+            part = next(self._parts)
+            gatherers = {other: _gatherer(self.original, other, self._batches) for other in part}
+            self._held = {other: [] for other in part}
+            for batch in self._batches:
+                for rows in self._held.values():
+                    rows.append([])
+                for other, _, y in _calls(self.original, part, batch):
+                    gatherer = gatherers[other]
+                    # A copy: the positions that are taken are a small share of the output.
+                    self._held[other][-1].append(gatherer.outputs(y, gatherer.calls).clone())
+                    gatherer.calls += 1
+        return self._held.pop(name)
+
+
+def _sight(model: nn.Module, name: str, batches: Batches, wanted: _Wanted) -> Sight:
+    """What a layer is given in the net in conversion, beside what it puts out in the original."""
+    gatherer = _gatherer(wanted.original, name, batches)
     shape: tuple[int, ...] = ()
-    for batch in batches:
-        wanted = _calls(original, name, batch)
-        given = _calls(model, name, batch)
-        for (x, _), (_, y) in zip(given, wanted, strict=True):
+    for batch, outputs in zip(batches, wanted.take(name), strict=True):
+        calls = _calls(model, [name], batch, enough=len(outputs))
+        for (_, x, _), y in zip(calls, outputs, strict=True):
             shape = shape or (1, *x.shape[1:])
-            gatherer.add(x, y)
+            gatherer.add_sampled(x, y)
+    return _shown(wanted.original, name, gatherer, shape, None)
+
+
+def _shown(model: nn.Module, name: str, gatherer: Gatherer, shape: tuple[int, ...], threads: int | None) -> Sight:
+    """Moments of a layer, and how to time what could stand for it."""
+    dense = model.get_submodule(name)
 
     @cache
     def dense_ms() -> float:
@@ -124,14 +210,23 @@ def _sight(original: nn.Module, model: nn.Module, name: str, batches: Batches, t
     )
 
 
-def _calls(model: nn.Module, name: str, batch: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Input and output of every call that a layer gets in one pass."""
-    found: list[tuple[Tensor, Tensor]] = []
+class _Enough(BaseException):
+    """The model need run no further. No Exception, which models may catch."""
+
+
+def _calls(
+    model: nn.Module, names: Sequence[str], batch: Tensor, *, enough: int | None = None
+) -> list[tuple[str, Tensor, Tensor]]:
+    """Name, input and output of every call that the named layers get in one pass, or of the first ``enough``."""
+    of = {model.get_submodule(name): name for name in names}
+    found: list[tuple[str, Tensor, Tensor]] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        found.append((_input(args, kwargs).detach(), output.detach()))
+        found.append((of[module], _input(args, kwargs).detach(), output.detach()))
+        if len(found) == enough:
+            raise _Enough
 
-    with _hooked([model.get_submodule(name)], note):
+    with _hooked(of, note), suppress(_Enough):
         model(batch)
     return found
 
@@ -175,14 +270,22 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
 
 
-Statistics = tuple[Tensor, Tensor]
-"""Mean and variance of each channel, float64."""
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and variance of each channel, float64, over so many calls in a pass."""
+
+    mean: Tensor
+    variance: Tensor
+    calls: int
 
 
-def _norm_inputs(model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Statistics]:
-    """Statistics of what these batch norms are given."""
+def _norm_inputs(
+    model: nn.Module, names: Sequence[str], batches: Batches, *, enough: int | None = None
+) -> dict[str, Statistics]:
+    """Statistics of what these batch norms are given; with ``enough``, in the first so many calls of a pass."""
     of = {model.get_submodule(name): name for name in names}
     sums: dict[str, list[Tensor]] = {}
+    calls = dict.fromkeys(names, 0)
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         x = _input(args, kwargs).detach().double().transpose(0, 1).flatten(1)
@@ -190,14 +293,19 @@ def _norm_inputs(model: nn.Module, names: Sequence[str], batches: Batches) -> di
         known = sums.setdefault(of[module], [torch.zeros_like(part) for part in parts])
         for total, part in zip(known, parts, strict=True):
             total += part
+        calls[of[module]] += 1
+        if calls[of[module]] == enough:
+            raise _Enough
 
     with _hooked(of, note):
         for batch in batches:
-            model(batch)
+            calls.update(dict.fromkeys(names, 0))
+            with suppress(_Enough):
+                model(batch)
     found = {}
     for name, (count, first, second) in sums.items():
         mean = first / count
-        found[name] = mean, (second / count - mean.square()).clamp_min(0)
+        found[name] = Statistics(mean, (second / count - mean.square()).clamp_min(0), calls[name])
     return found
 
 
@@ -206,9 +314,9 @@ def _move_norm(norm: nn.Module, before: Statistics, after: Statistics) -> None:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    floor = 1e-3 * before[1].mean() + 1e-30
-    ratio = ((after[1] + floor) / (before[1] + floor)).clamp(0.1, 10.0)
-    shift = after[0] - ratio.sqrt() * before[0]
+    floor = 1e-3 * before.variance.mean() + 1e-30
+    ratio = ((after.variance + floor) / (before.variance + floor)).clamp(0.1, 10.0)
+    shift = after.mean - ratio.sqrt() * before.mean
     norm.running_mean.copy_(ratio.sqrt() * norm.running_mean.double() + shift)
     norm.running_var.mul_(ratio.to(norm.running_var))
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.compression.calibrate import inputs_of, replace_calibrated
+from fastcnn.compression.calibrate import inputs_of, replace_calibrated, sights
 from fastcnn.compression.report import attach
+from fastcnn.compression.share_out import share_out
 from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, check_patterns
 from fastcnn.methods.pruning.masking import absorb_torch_prune
 from fastcnn.methods.registry import Method, method_of
-from fastcnn.methods.replace import replace_layers, weight_layers
+from fastcnn.methods.replace import Choice, replace_layers, weight_layers
+from fastcnn.methods.structured.ranks import RankConfig
 from fastcnn.methods.transforms.convolution.measure import forget_input_shapes, record_input_shapes
 
 
@@ -129,13 +131,17 @@ def convert(
     fresh = copy_model(model)
     absorb_torch_prune(fresh)
     names = config.which({name: fresh.get_submodule(name) for name in matching_layers(fresh, method, layers)})
-    if data is not None and config.calibrates:
-        original = copy_model(fresh)
-        attach(fresh, replace_calibrated(original, fresh, method, config, names, list(inputs_of(data))))
+    batches = list(inputs_of(data)) if data is not None and config.calibrates else None
+    choice: MethodConfig | Mapping[str, Choice] = config
+    if isinstance(config, RankConfig) and config.budget is not None:
+        seen = ((name, None) for name in names) if batches is None else sights(fresh, names, batches)
+        choice = share_out(fresh, method, config, seen)
+    if batches is not None:
+        attach(fresh, replace_calibrated(copy_model(fresh), fresh, method, choice, names, batches))
         return _warn_if_idle(fresh, config)
     if data is not None:
         _show_sizes(fresh, next(inputs_of(data)))
-    attach(fresh, replace_layers(fresh, method, config, names))
+    attach(fresh, replace_layers(fresh, method, choice, names))
     forget_input_shapes(fresh)
     return _warn_if_idle(fresh, config)
 

@@ -14,6 +14,9 @@ from fastcnn.methods.contract import DeclinedError, LayerReport, MethodConfig, S
 from fastcnn.methods.registry import Method
 from fastcnn.methods.storage import sparse_bits
 
+Choice = MethodConfig | str
+"""What a layer is converted with, or why it is left as it is."""
+
 
 def dense_bytes(module: nn.Conv2d | nn.Linear) -> int:
     """Bytes of weight and bias in theory: dense, or positions at their bound plus non-zeros if that is less."""
@@ -39,7 +42,7 @@ def _dense_class(module: nn.Module) -> type[nn.Module]:
 def replace_layers(
     model: nn.Module,
     method: Method,
-    config: MethodConfig,
+    config: MethodConfig | Mapping[str, Choice],
     names: Iterable[str],
     sights: Mapping[str, Sight | None] | None = None,
 ) -> list[LayerReport]:
@@ -47,6 +50,8 @@ def replace_layers(
 
     Parameters
     ----------
+    config : MethodConfig, or mapping of names to one or to a reason
+        For all layers, or for each; a layer with a reason is declined.
     sights : mapping of str to Sight or None, optional
         What calibration inputs show of each layer; None for one that they do not reach. Left out: no calibration.
 
@@ -65,7 +70,10 @@ def replace_layers(
         try:
             if sights is not None and sights[name] is None:
                 raise DeclinedError("the calibration inputs do not reach it")
-            layer = _build(dense, name, method, config, tied, sights[name] if sights is not None else None)
+            choice = config if isinstance(config, MethodConfig) else config[name]
+            if isinstance(choice, str):
+                raise DeclinedError(choice)
+            layer = _build(dense, name, method, choice, tied, sights[name] if sights is not None else None)
         except DeclinedError as error:
             reports.append(_report(name, method, dense, str(error), None))
         else:

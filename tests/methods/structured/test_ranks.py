@@ -52,7 +52,7 @@ def test_energy_rank() -> None:
 
 
 BAD: list[tuple[type[Any], dict[str, Any], type[Exception], str]] = [
-    (SVDConfig, {}, ValueError, "exactly one of rank, energy, keep, speedup, got none"),
+    (SVDConfig, {}, ValueError, "exactly one of rank, energy, keep, budget, speedup, got none"),
     (SVDConfig, {"rank": 3, "energy": 0.5}, ValueError, "got rank, energy"),
     (SVDConfig, {"rank": 0}, ValueError, "rank=0 is out of range"),
     (SVDConfig, {"rank": 2.5}, TypeError, "rank must be an integer, got float"),

@@ -14,7 +14,6 @@ nonlinearity; Xue, Li and Gong 2013 for the plain form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -107,7 +106,10 @@ def whitened_svd(matrix: Tensor, moments: GroupMoments | None, ridge: float) -> 
 
 @dataclass
 class Gatherer:
-    """Takes in what a layer is given and what it should return, batch by batch; makes :class:`Moments` of it.
+    """Takes in what a layer is given and what it should return, call by call; makes :class:`Moments` of it.
+
+    Of a convolution's calls a share of the positions is taken, for all pictures the same; which ones follows from the
+    number of the call alone, so that inputs and outputs may be had in different passes.
 
     Parameters
     ----------
@@ -118,40 +120,65 @@ class Gatherer:
 
     layer: nn.Conv2d | nn.Linear
     expected: int
+    calls: int = 0
     _count: int = 0
     _sums: list[list[Tensor]] = field(default_factory=list)
-    _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels with moments of their own."""
+        return self.layer.groups if isinstance(self.layer, nn.Conv2d) else 1
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that a convolution's inputs come to, at most; a guess for a linear layer."""
+        return max(MOST_SAMPLES, 8 * self.layer.weight[0].numel())
+
+    def outputs(self, wanted: Tensor, call: int) -> Tensor:
+        """Rows (samples, m) of what the original net has behind the layer in its call of that number."""
+        if isinstance(self.layer, nn.Linear):
+            return wanted.reshape(-1, wanted.shape[-1])
+        rows, columns = self._positions(wanted.shape[2], wanted.shape[3], call)
+        return wanted[:, :, rows, columns].transpose(1, 2).flatten(0, 1)
+
+    def inputs(self, given: Tensor, call: int) -> Tensor:
+        """Rows (samples, groups * n) of what the layer is given, patch by patch."""
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return given.reshape(-1, given.shape[-1])
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        windows = F.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
+        for axis in range(2):
+            span = (layer.kernel_size[axis] - 1) * layer.dilation[axis] + 1
+            windows = windows.unfold(2 + axis, span, layer.stride[axis])
+        # A view (N, C, rows, columns, taps): only the positions that are taken become patches.
+        windows = windows[..., :: layer.dilation[0], :: layer.dilation[1]]
+        rows, columns = self._positions(windows.shape[2], windows.shape[3], call)
+        return windows[:, :, rows, columns].transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def _positions(self, height: int, width: int, call: int) -> tuple[Tensor, Tensor]:
+        each = max(1, min(height * width, self.most_rows // max(1, self.expected)))
+        picked = torch.randperm(height * width, generator=torch.Generator().manual_seed(call))[:each]
+        return picked // width, picked % width
 
     def add(self, given: Tensor, wanted: Tensor) -> None:
-        """Take in inputs of the layer in the net so far, and the outputs that the original net has there."""
-        xs, ys = (self._samples_conv if isinstance(self.layer, nn.Conv2d) else _samples_linear)(given, wanted)
-        self._count += len(xs[0])
-        for g, (x, y) in enumerate(zip(xs, ys, strict=True)):
-            x, y = x.double().cpu(), y.double().cpu()
-            parts = [x.sum(0), x.T @ x, y.sum(0), y.T @ x]
+        """Take in a call: inputs of the layer in the net so far, outputs that the original net has there."""
+        self.add_sampled(given, self.outputs(wanted, self.calls))
+
+    def add_sampled(self, given: Tensor, outputs: Tensor) -> None:
+        """The same with rows of :meth:`outputs`."""
+        x = self.inputs(given, self.calls).double().cpu()
+        y = outputs.double().cpu()
+        self.calls += 1
+        self._count += len(x)
+        pairs = zip(x.chunk(self.groups, 1), y.chunk(self.groups, 1), strict=True)
+        for g, (xs, ys) in enumerate(pairs):
+            parts = [xs.sum(0), xs.T @ xs, ys.sum(0), ys.T @ xs]
             if g == len(self._sums):
                 self._sums.append(parts)
             else:
                 for total, part in zip(self._sums[g], parts, strict=True):
                     total += part
-
-    def _samples_conv(self, given: Tensor, wanted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        layer = self.layer
-        assert isinstance(layer, nn.Conv2d)
-        groups, out_channels = layer.groups, layer.out_channels
-        n = layer.weight[0].numel()
-        positions = wanted.shape[2] * wanted.shape[3]
-        each = max(1, min(positions, max(MOST_SAMPLES, 8 * n) // max(1, self.expected)))
-        picked = torch.randperm(positions, generator=self._generator)[:each].to(given.device)
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        padded = F.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
-        xs: list[Tensor] = []
-        for part in _one_by_one(padded):
-            patches = F.unfold(part, layer.kernel_size, layer.dilation, stride=layer.stride)
-            xs.append(patches[0, :, picked].T)
-        x = torch.cat(xs).reshape(-1, groups, n)
-        y = wanted.flatten(2)[:, :, picked].transpose(1, 2).reshape(-1, groups, out_channels // groups)
-        return list(x.unbind(1)), list(y.unbind(1))
 
     def moments(self) -> Moments:
         """What was seen.
@@ -170,16 +197,6 @@ class Gatherer:
                 raise ValueError("the layer's calibration inputs or outputs hold NaN or Inf")
             found.append(GroupMoments(mean, second, out_mean, cross, centred=self.layer.bias is not None))
         return Moments(tuple(found), self._count)
-
-
-def _one_by_one(batch: Tensor) -> Iterator[Tensor]:
-    """Pictures of a batch, each as a batch of one: patches of all at once would be large."""
-    for i in range(len(batch)):
-        yield batch[i : i + 1]
-
-
-def _samples_linear(given: Tensor, wanted: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    return [given.reshape(-1, given.shape[-1])], [wanted.reshape(-1, wanted.shape[-1])]
 
 
 @dataclass(frozen=True)

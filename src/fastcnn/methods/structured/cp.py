@@ -43,7 +43,7 @@ class CPConfig(RankConfig):
     Parameters
     ----------
     rank, energy, keep, speedup, multiple_of, force
-        As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first four. The rank may
+        As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first five. The rank may
         exceed the channels. ``measure`` has no meaning here: a CP decomposition has no spectrum.
     starts : int
         Of the iteration; the first from singular vectors, the others random. The best is taken.

@@ -23,7 +23,7 @@ class LowRankConfig(SVDConfig):
     Parameters
     ----------
     rank, energy, keep, speedup, measure, multiple_of, force, ridge
-        As in :class:`~fastcnn.methods.structured.svd.SVDConfig`; give exactly one of the first four.
+        As in :class:`~fastcnn.methods.structured.svd.SVDConfig`; give exactly one of the first five.
 
     References
     ----------

@@ -10,7 +10,7 @@ import importlib.util
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Self
 
@@ -37,7 +37,7 @@ def vector_width() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RankConfig(MethodConfig):
-    """Settings that every factorisation of one rank shares: exactly one of ``rank``, ``energy``, ``keep``, ``speedup``.
+    """Settings that factorisations share: exactly one of ``rank``, ``energy``, ``keep``, ``budget``, ``speedup``.
 
     Parameters
     ----------
@@ -47,6 +47,9 @@ class RankConfig(MethodConfig):
         Smallest rank that keeps this share of the sum over ``measure``, above 0 and at most 1.
     keep : float, optional
         Largest rank that needs no more than this share of the dense layer's weights.
+    budget : float, optional
+        Largest share of the whole model's parameters that may be left, shared out among the matched layers so that they
+        lose the least energy in sum; see :mod:`fastcnn.compression.share_out`. Layers it needs not touch stay dense.
     speedup : float, optional
         Largest rank that takes this machine at most 1 / ``speedup`` of the dense layer's time, by measurement at the
         input size that ``data`` shows; see :mod:`fastcnn.compression.latency`.
@@ -61,6 +64,7 @@ class RankConfig(MethodConfig):
     rank: int | None = None
     energy: float | None = None
     keep: float | None = None
+    budget: float | None = None
     speedup: float | None = None
     measure: Measure = "squares"
     multiple_of: int | None = None
@@ -73,7 +77,7 @@ class RankConfig(MethodConfig):
             raise ValueError(f"{type(self).__name__} needs exactly one of {wanted}, got {', '.join(given) or 'none'}")
         if self.rank is not None:
             check_count("rank", self.rank, 1)
-        for name in ("energy", "keep"):
+        for name in ("energy", "keep", "budget"):
             value = getattr(self, name)
             if value is not None:
                 check_range(name, value, 0.0, 1.0)
@@ -90,11 +94,20 @@ class RankConfig(MethodConfig):
     @classmethod
     def rules(cls) -> tuple[str, ...]:
         """Settings of which exactly one says what the rank is."""
-        return ("rank", "energy", "keep", "speedup")
+        return ("rank", "energy", "keep", "budget", "speedup")
 
     def given(self, count: int) -> Ranks | None:
         """Ranks as the user gave them, ``count`` of them; None if they are to be found."""
         return None if self.rank is None else (self.rank,) * count
+
+    def at(self, ranks: Ranks) -> Self:
+        """The same settings with these ranks instead of a rule."""
+        return replace(self, **{**dict.fromkeys(self.rules()), **self.as_given(ranks)})
+
+    @classmethod
+    def as_given(cls, ranks: Ranks) -> dict[str, Any]:
+        """The setting that gives these ranks."""
+        return {"rank": ranks[0]}
 
     def found(self, ladder: Ladder) -> Ranks:
         """Ranks by the rule that is left when none is given and none follows from size or time."""
@@ -201,6 +214,8 @@ def choose(ladder: Ladder, config: RankConfig, sight: Sight | None) -> Ranks:
         return _given(ladder, config, given)
     if config.speedup is not None:
         return _fast_enough(ladder, config, sight)
+    if config.budget is not None:
+        raise DeclinedError("a budget is shared out among the layers of a model: call fastcnn.convert")
     if config.keep is not None:
         limit = config.keep * ladder.spec.weights
         fit = [ranks for ranks in ladder.steps(config) if ladder.weights(ranks) <= limit]

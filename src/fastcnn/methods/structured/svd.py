@@ -50,7 +50,7 @@ class SVDConfig(RankConfig):
     Parameters
     ----------
     rank, energy, keep, speedup, measure, multiple_of, force
-        As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first four.
+        As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first five.
     ridge : float
         With ``data``: added to the covariance's diagonal, as a share of its mean, so that directions that the
         calibration inputs lack are not given up entirely.

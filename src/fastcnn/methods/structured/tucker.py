@@ -7,7 +7,7 @@ Wins on convolutions with many channels on both sides and 3x3 taps or more; lose
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,11 @@ class TuckerConfig(RankConfig):
     def given(self, count: int) -> Ranks | None:
         """Both ranks, if they are given."""
         return self.ranks if self.ranks is not None else super().given(count)
+
+    @classmethod
+    def as_given(cls, ranks: Ranks) -> dict[str, Any]:
+        """Both ranks."""
+        return {"ranks": ranks}
 
     def found(self, ladder: Ladder) -> Ranks:
         """By EVBMF or energy."""
