@@ -1,0 +1,112 @@
+"""Trainings of structured layers: what is compared with what, and when a gate holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fastcnn.reproduction.structured import dense_layers, trials
+from fastcnn.reproduction.structured.agreement import measure
+from fastcnn.reproduction.structured.mobilenet_v2 import MobileNetV2
+from fastcnn.reproduction.structured.trials import Spread, Trial, gather, parameters, versus
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv"])
+@pytest.mark.parametrize("way", dense_layers.LAYERS)
+def test_dense_nets_of_equal_size_have_no_more_parameters_and_hardly_fewer(net: str, way: str) -> None:
+    ours = dense_layers.build(net, way, 0)
+    equal = dense_layers.build(net, f"dense like {way}", 0)
+    assert parameters(equal) <= parameters(ours)
+    assert parameters(equal) > 0.97 * parameters(ours)
+    assert not any(type(module) in {type(dense_layers.LAYERS[way](0))} for module in equal.modules())
+    assert ours(torch.zeros(2, 1, 28, 28)).shape == equal(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    smaller = 1024 * 1024 / dense_layers.weights_of(ours, dense_layers.HIDDEN[net])
+    assert smaller >= dense_layers.GATES[way].smaller
+
+
+def test_predicted_layers_learn_a_quarter() -> None:
+    torch.manual_seed(0)
+    model = dense_layers.predicted(dense_layers.denil(), torch.randn(64, 1, 28, 28), 0)
+    whole = 784 * 500 + 500 * 500
+    assert whole == 4 * dense_layers.weights_of(model, dense_layers.HIDDEN["denil"])
+    assert type(model.get_submodule("5")) is nn.Linear
+
+
+def results(drop: float, *, seeds: int = 3) -> list[dict[str, Any]]:
+    """Of every training, structured ones so many points below the dense."""
+    found = []
+    for name in dense_layers.names(list(dense_layers.HIDDEN)):
+        _, way = name.split("/")
+        for seed in range(seeds):
+            accuracy = 90.0 + 0.1 * (seed - 1) - (drop if way in dense_layers.GATES else 0.0)
+            sizes = {"layer_weights": 1024, "dense_weights": 1024 * 1024} if way in dense_layers.GATES else {}
+            found.append({"name": name, "seed": seed, "accuracy": accuracy, "params": 1, **sizes})
+    return found
+
+
+def test_gates() -> None:
+    nets = list(dense_layers.HIDDEN)
+    held = dense_layers.summary(results(0.5), nets, [0, 1, 2])
+    assert held["passed"]
+    assert len(held["gates"]) == 11
+    assert "MISSED" not in dense_layers.table(held)
+    missed = dense_layers.summary(results(0.51), nets, [0, 1, 2])
+    assert not missed["passed"]
+    assert {row["way"] for row in missed["gates"] if not row["passed"]} == {"block-circulant"}
+    assert not dense_layers.summary(results(0.5)[:-1], nets, [0, 1, 2])["passed"]
+    large = [{**result, "dense_weights": 2 * 1024} if "dense_weights" in result else result for result in results(0.0)]
+    assert not any(row["passed"] for row in dense_layers.summary(large, nets, [0, 1, 2])["gates"])
+
+
+def test_who_is_ahead_by_more_than_the_spread() -> None:
+    high, low = Spread.of([90.0, 90.2, 90.4]), Spread.of([89.0, 89.2, 89.4])
+    assert versus(high, low) == {"difference": pytest.approx(1.0), "sd": pytest.approx(0.08**0.5), "ahead": "first"}
+    assert versus(low, high)["ahead"] == "second"
+    assert versus(high, Spread.of([89.9, 90.1, 90.3]))["ahead"] == "neither"
+    assert versus(Spread.of([90.0]), low) == {"difference": pytest.approx(0.8), "sd": None, "ahead": "unknown"}
+
+
+def test_results_made_differently_are_not_put_together(tmp_path: Path) -> None:
+    made = [Trial(name="mlp/dense", seed=seed) for seed in range(3)]
+    for trial in made[:2]:
+        trial.folder(tmp_path).mkdir()
+        document = {"torch": "2", "data_sha256": "a", "settings": {"epochs": trial.seed}}
+        (trial.folder(tmp_path) / trials.RESULT).write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"mlp/dense, seed 1 was made with another settings .* remove"):
+        gather(made, tmp_path)
+    assert len(gather([made[0], made[2]], tmp_path)) == 1
+
+
+def test_a_trial_that_fails_is_named(tmp_path: Path) -> None:
+    arguments = ["--data", f"fashion-mnist:{tmp_path}/nowhere", "--runs", str(tmp_path)]
+    with pytest.raises(trials.TrialFailedError, match="mlp/dense, seed 0: ended with 1; see"):
+        trials.run_trials(
+            dense_layers.MODULE, arguments, [Trial(name="mlp/dense", seed=0)], tmp_path, jobs=1, title="test"
+        )
+    assert "nowhere" in (tmp_path / "mlp-dense-0" / trials.LOG).read_text()
+
+
+def test_mobilenet_v2_is_the_published_one() -> None:
+    model = MobileNetV2()
+    assert parameters(model) == 3_504_872
+    assert len([m for m in model.modules() if isinstance(m, nn.Conv2d)]) == 52
+
+
+def test_agreement_is_judged_out_of_fold() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    inputs, truth = torch.randn(12, 3, 4, 4), torch.arange(12) % 10
+    from fastcnn.methods.structured.svd import SVDConfig
+
+    found = measure(model, SVDConfig(rank=4, force=True), inputs, truth)
+    assert [fold["photographs"] for fold in found["folds"]] == [6, 6]
+    assert found["agreement"] == pytest.approx(sum(fold["same_labels"] for fold in found["folds"]) / 12 * 100)
+    assert found["agreement"] < 100
+    exact = measure(model, SVDConfig(rank=10, force=True), inputs, truth)
+    assert exact["agreement"] <= 100
+    assert not exact["passed"] or exact["folds"][0]["params_share"] <= 0.8
