@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from fastcnn.reproduction.structured import dense_layers, trials
+from fastcnn.reproduction.structured import conv_net, dense_layers, trials
 from fastcnn.reproduction.structured.agreement import measure
 from fastcnn.reproduction.structured.mobilenet_v2 import MobileNetV2
 from fastcnn.reproduction.structured.trials import Spread, Trial, gather, parameters, versus
+from fastcnn.reproduction.winograd_labels.nets import vgg_like
+from fastcnn.reproduction.winograd_labels.pictures import Pictures
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv"])
@@ -110,3 +112,48 @@ def test_agreement_is_judged_out_of_fold() -> None:
     exact = measure(model, SVDConfig(rank=10, force=True), inputs, truth)
     assert exact["agreement"] <= 100
     assert not exact["passed"] or exact["folds"][0]["params_share"] <= 0.8
+
+
+def test_conv_net_ways_save_what_they_must() -> None:
+    """On the untrained net and random pictures: structure alone decides."""
+    torch.manual_seed(0)
+    inputs = torch.randn(512, 3, 32, 32)
+    pictures = Pictures(inputs=inputs, labels=torch.arange(512) % 10, sha256="")
+    net = vgg_like().eval()
+    dense = conv_net.macs(net)
+    assert dense["17"] == 128 * 128 * 9 * 64
+    for way, count in (("scheme-2", "macs"), ("cp", "macs"), ("svd", "params")):
+        small = conv_net.convert(net, way, pictures, {})
+        run = {
+            "params": parameters(small),
+            "dense_params": parameters(net),
+            "macs": conv_net.macs(small),
+            "dense_macs": dense,
+        }
+        assert run[count] != run[f"dense_{count}"]
+        assert conv_net._fewer(way, run) >= conv_net.GATES[way].fewer
+    assert conv_net.convert(net, "dense", pictures, {}) is net
+
+
+def test_conv_net_gates() -> None:
+    def of(way: str, accuracy: float, seed: int) -> dict[str, Any]:
+        return {
+            "name": way,
+            "seed": seed,
+            "accuracy": accuracy,
+            "accuracy_untrained": 50.0,
+            "params": 10,
+            "dense_params": 40,
+            "macs": {"17.0": 10},
+            "dense_macs": {"17": 40},
+        }
+
+    def found(drop: float) -> dict[str, Any]:
+        runs = [of(way, 86.0 - drop * (way != "dense"), seed) for way in conv_net.WAYS for seed in range(3)]
+        return conv_net.summary(runs, [0, 1, 2])
+
+    assert found(0.7)["passed"]
+    assert [row["way"] for row in found(0.8)["gates"] if not row["passed"]] == ["scheme-2"]
+    assert [row["way"] for row in found(0.9)["gates"] if not row["passed"]] == ["scheme-2", "svd"]
+    assert not conv_net.summary([], [0])["passed"]
+    assert "MISSED" in conv_net.table(found(0.8))

@@ -24,6 +24,7 @@ import argparse
 import hashlib
 import json
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -126,11 +127,14 @@ def hidden_inputs(hidden: nn.Module) -> int:
 
 def narrow(net: str, limit: int) -> nn.Sequential:
     """The widest dense net of that kind with no more than ``limit`` parameters: all hidden layers of one width."""
-    for width in range(SIZE, 0, -1):
-        model = mlp(nn.Linear(width, width), width) if net == "mlp" else conv_net(nn.Linear(SIZE, width), width)
-        if parameters(model) <= limit:
-            return model
-    raise ValueError(f"no {net} has so few as {limit} parameters")
+
+    def of(width: int) -> nn.Sequential:
+        return mlp(nn.Linear(width, width), width) if net == "mlp" else conv_net(nn.Linear(SIZE, width), width)
+
+    width = bisect_right(range(1, SIZE + 1), limit, key=lambda width: parameters(of(width)))
+    if not width:
+        raise ValueError(f"no {net} has so few as {limit} parameters")
+    return of(width)
 
 
 def build(net: str, way: str, seed: int) -> nn.Sequential:

@@ -1,0 +1,343 @@
+"""Factorised convolutions, fine-tuned: ``python -m fastcnn.reproduction.structured.conv_net`` with --data --runs --out.
+
+A plain net of six 3x3 convolutions (32-32-M-64-64-M-128-128-M-256-10) learns CIFAR-10, as
+:mod:`fastcnn.reproduction.winograd_labels.train` has it, once for each seed. Then it is converted with calibration
+pictures and fine-tuned, in several ways; beside each stands the dense net, fine-tuned equally long on the same pictures
+in the same order, since fine-tuning alone makes any net better:
+
+- ``tucker``: Tucker-2 at the ranks that this machine's engine runs ``SPEEDUP`` times as fast as the dense layer, layer
+  by layer; chosen on the first net, when nothing else runs, and used for all;
+- ``scheme-2``: k x 1 and 1 x k filters with 2.5 times fewer multiply-adds in the whole net;
+- ``svd``: every layer, under one budget of 29 % of the parameters;
+- ``cp``: one layer with 4 times fewer multiply-adds.
+
+Each training is a process of its own with one thread, and leaves its result in the folder ``--runs``; what is there is
+not trained again, and an interrupted training goes on from its checkpoint.
+
+References
+----------
+Kim et al. 2015, arXiv:1511.06530; Jaderberg, Vedaldi and Zisserman 2014, arXiv:1405.3866; Xue, Li and Gong 2013;
+Lebedev et al. 2014, arXiv:1412.6553.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import fastcnn
+from fastcnn.cli.output import log, write_atomically
+from fastcnn.methods.contract import spec_of
+from fastcnn.methods.structured.cp import CPConfig
+from fastcnn.methods.structured.separable import SeparableConfig
+from fastcnn.methods.structured.svd import SVDConfig
+from fastcnn.methods.structured.tucker import TuckerConfig, TuckerConv2d
+from fastcnn.reproduction.structured.trials import (
+    RESULT,
+    Spread,
+    Trial,
+    gather,
+    interrupted_or,
+    parameters,
+    run_trials,
+    write_result,
+)
+from fastcnn.reproduction.winograd_labels import train as dense_training
+from fastcnn.reproduction.winograd_labels.nets import INPUT_SHAPE, vgg_like
+from fastcnn.reproduction.winograd_labels.pictures import Pictures, ShiftedBatches, load_pictures
+
+MODULE = "fastcnn.reproduction.structured.conv_net"
+EPOCHS, BATCH, PEAK, DECAY = 3, 128, 0.01, 5e-4
+"""Of fine-tuning, by the course of training; a tenth of its highest rate."""
+CALIBRATION = 256
+"""Pictures, from the training set."""
+SPEEDUP = 1.5
+"""Of a layer with Tucker-2 against the dense layer, both as the engine plans them at its default tolerance."""
+BASE = "base"
+"""Name of the trials that train the dense nets."""
+RANKS = "tucker_ranks.json"
+ONE_LAYER = "17"
+"""The last convolution, 128 to 128 channels: the one that CP stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a way must come to.
+
+    Parameters
+    ----------
+    fewer : float
+        How many times fewer multiply-adds, of the net or (``cp``) of its layer; or parameters (``svd``).
+    drop : float
+        Points of accuracy that may be lost against the dense net, fine-tuned equally long.
+    relative : bool
+        Whether ``drop`` is percent of the dense net's accuracy instead.
+    """
+
+    fewer: float
+    drop: float
+    relative: bool = False
+
+
+GATES = {
+    "tucker": Gate(fewer=1.0, drop=1.0),
+    "scheme-2": Gate(fewer=2.5, drop=0.7),
+    "svd": Gate(fewer=1 / 0.29, drop=1.0, relative=True),
+    "cp": Gate(fewer=4.0, drop=1.0),
+}
+WAYS = ("dense", *GATES)
+
+
+def load_base(runs: Path, seed: int) -> nn.Sequential:
+    """The trained dense net."""
+    net = vgg_like()
+    net.load_state_dict(load_file(Trial(name=BASE, seed=seed).folder(runs) / dense_training.WEIGHTS))
+    return net.eval()
+
+
+def calibration(pictures: Pictures) -> list[Tensor]:
+    """Every n-th picture, as classes follow each other."""
+    apart = len(pictures) // CALIBRATION
+    return list(torch.split(pictures.inputs[::apart][:CALIBRATION], 64))
+
+
+def convert(net: nn.Module, way: str, pictures: Pictures, ranks: Mapping[str, Sequence[int]]) -> nn.Module:
+    """The net in that way, fitted to calibration pictures."""
+    data = calibration(pictures)
+    if way == "dense":
+        return net
+    if way == "tucker":
+        for name, (inner, outer) in ranks.items():
+            net = fastcnn.convert(net, TuckerConfig(ranks=(inner, outer)), layers=name, data=data)
+        return net
+    if way == "scheme-2":
+        convs = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)][1:]
+        return fastcnn.convert(net, SeparableConfig(keep=0.37, multiple_of=8), layers=convs, data=data)
+    if way == "svd":
+        return fastcnn.convert(net, SVDConfig(budget=0.29, multiple_of=1), data=data)
+    return fastcnn.convert(net, CPConfig(keep=0.25, multiple_of=8), layers=ONE_LAYER, data=data)
+
+
+def macs(model: nn.Module) -> dict[str, int]:
+    """Multiply-adds of each convolution and linear layer for one picture."""
+    found: dict[str, int] = {}
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        positions = output[0, 0].numel() if output.dim() == 4 else 1
+        found[name] = spec_of(module).weights * positions
+
+    hooks = [
+        module.register_forward_hook(partial(note, name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        model(torch.zeros(1, *INPUT_SHAPE))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def choose_ranks(net: nn.Module, pictures: Pictures, threads: int) -> dict[str, Any]:
+    """Ranks of each layer by measured time on this machine, and why a layer has none; nothing else should run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        small = fastcnn.convert(net, TuckerConfig(speedup=SPEEDUP), data=calibration(pictures))
+    finally:
+        torch.set_num_threads(before)
+    chosen = {name: list(module.ranks) for name, module in small.named_modules() if isinstance(module, TuckerConv2d)}
+    left = {line.layer: line.why for line in fastcnn.report(small).layers if line.status != "done"}
+    return {"speedup": SPEEDUP, "ranks": chosen, "declined": left}
+
+
+def train(trial: Trial, data: Path, runs: Path) -> None:
+    """Train or fine-tune one net, from its checkpoint if there is one, and write its result."""
+    torch.set_num_threads(1)
+    known, unknown = load_pictures(data, "train"), load_pictures(data, "test")
+    if trial.name == BASE:
+        _train_base(trial, known, unknown, runs)
+        return
+    net = load_base(runs, trial.seed)
+    ranks = json.loads((runs / RANKS).read_text(encoding="utf-8"))["ranks"]
+    small = convert(net, trial.name, known, ranks)
+    untrained = dense_training.top1(small, unknown)
+    found = {
+        "accuracy_before": dense_training.top1(net, unknown),
+        "accuracy_untrained": untrained,
+        "params": parameters(small),
+        "macs": macs(small),
+        "dense_params": parameters(net),
+        "dense_macs": macs(net),
+        "layers": [asdict(line) for line in fastcnn.report(small).layers] if small is not net else [],
+    }
+    batches = ShiftedBatches(known, batch_size=BATCH)
+    small = small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def optimizer(params: list[Tensor], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return dense_training.OneCycleSGD(params, lr=lr, weight_decay=weight_decay, total_steps=EPOCHS * len(batches))
+
+    history = fastcnn.finetune(
+        small,
+        batches,
+        epochs=EPOCHS,
+        optimizer=optimizer,
+        lr=PEAK,
+        weight_decay=DECAY,
+        evaluate=lambda model: dense_training.top1(model, unknown),
+        checkpoint_dir=trial.folder(runs),
+        checkpoint_every=dense_training.CHECKPOINT_EVERY,
+        seed=trial.seed,
+    )
+    settings = {"epochs": EPOCHS, "batch": BATCH, "peak": PEAK, "weight_decay": DECAY, "calibration": CALIBRATION}
+    write_result(
+        trial, runs, {"accuracy": history.metric, **found}, history=history, settings=settings, data=known.sha256
+    )
+
+
+def _train_base(trial: Trial, known: Pictures, unknown: Pictures, runs: Path) -> None:
+    """Train the dense net, unless its record is there."""
+    folder = trial.folder(runs)
+    path = folder / dense_training.RECORD
+    if not path.exists():
+        dense_training.train(folder, known, unknown, seed=trial.seed, epochs=dense_training.EPOCHS)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["seed"] != trial.seed or record["data_sha256"] != {"train": known.sha256, "test": unknown.sha256}:
+        raise ValueError(f"{path} is of another seed or of other pictures")
+    write_atomically(folder / RESULT, json.dumps({"name": trial.name, **record}, indent=1) + "\n")
+
+
+def summary(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """The gates, and whether they hold; ``passed`` only with every training there."""
+    by_way = {way: [result for result in results if result["name"] == way] for way in WAYS}
+    rows = []
+    for way, gate in GATES.items():
+        mine, dense = by_way[way], by_way["dense"]
+        if not mine or not dense:
+            continue
+        ours, theirs = (Spread.of(run["accuracy"] for run in runs) for runs in (mine, dense))
+        drop = theirs.mean - ours.mean
+        drop = 100 * drop / theirs.mean if gate.relative else drop
+        fewer = min(_fewer(way, run) for run in mine)
+        rows.append(
+            {
+                "way": way,
+                "fewer": fewer,
+                "min_fewer": gate.fewer,
+                "accuracy": asdict(ours),
+                "untrained": asdict(Spread.of(run["accuracy_untrained"] for run in mine)),
+                "dense_accuracy": asdict(theirs),
+                "drop": drop,
+                "drop_is": "percent" if gate.relative else "points",
+                "max_drop": gate.drop,
+                "passed": bool(fewer >= gate.fewer - 1e-9 and drop <= gate.drop + 1e-9 and len(mine) == len(seeds)),
+            }
+        )
+    whole = all(len(by_way[way]) == len(seeds) for way in WAYS)
+    return {"passed": whole and all(row["passed"] for row in rows), "gates": rows}
+
+
+def _fewer(way: str, run: Mapping[str, Any]) -> float:
+    """How many times fewer parameters or multiply-adds."""
+    if way == "svd":
+        return float(run["dense_params"] / run["params"])
+    if way == "cp":
+        ours = sum(count for name, count in run["macs"].items() if name.split(".")[0] == ONE_LAYER)
+        return float(run["dense_macs"][ONE_LAYER] / ours)
+    return float(sum(run["dense_macs"].values()) / sum(run["macs"].values()))
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The gates in lines for people."""
+    lines = [f"{'way':10} {'fewer':>7} {'untrained':>10} {'accuracy':>9} {'dense':>7} {'drop':>6} {'allowed':>8}  gate"]
+    lines += [
+        f"{row['way']:10} {row['fewer']:6.2f}x {row['untrained']['mean']:10.2f} {row['accuracy']['mean']:9.2f} "
+        f"{row['dense_accuracy']['mean']:7.2f} {row['drop']:6.2f} {row['max_drop']:8.1f}  "
+        f"{'met' if row['passed'] else 'MISSED'}"
+        for row in found["gates"]
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 if the gates hold, 1 if not, 2 on bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results of trainings")
+    parser.add_argument("--out", type=Path, help="JSON file to write: all results, and the gates")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
+    parser.add_argument("--threads", type=int, default=2, help="of the engine, where ranks are chosen")
+    parser.add_argument("--trial", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.trial is not None:
+        return interrupted_or(partial(_train, options), options.runs)
+    if options.out is None:
+        log("error: --out is missing: name the JSON file to write")
+        return 2
+    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        log(f"error: --seeds: {' '.join(map(str, options.seeds))} must be different numbers from 0 up")
+        return 2
+    if options.jobs < 1 or options.threads < 1:
+        log("error: --jobs and --threads must be at least 1")
+        return 2
+    try:
+        known = load_pictures(options.data, "train")
+        options.runs.mkdir(parents=True, exist_ok=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        log(f"error: {error}")
+        return 2
+    return interrupted_or(partial(_run, options, known), options.runs)
+
+
+def _train(options: argparse.Namespace) -> int:
+    train(Trial(name=options.trial, seed=options.seed), options.data, options.runs)
+    return 0
+
+
+def _run(options: argparse.Namespace, known: Pictures) -> int:
+    bases = [Trial(name=BASE, seed=seed) for seed in options.seeds]
+    trials = [Trial(name=way, seed=seed) for seed in options.seeds for way in WAYS]
+    run: Callable[..., None] = partial(
+        run_trials,
+        MODULE,
+        ["--data", str(options.data), "--runs", str(options.runs)],
+        runs=options.runs,
+        jobs=options.jobs,
+    )
+    run(trials=bases, title="dense nets")
+    ranks = options.runs / RANKS
+    if not ranks.exists():
+        chosen = choose_ranks(load_base(options.runs, options.seeds[0]), known, options.threads)
+        write_atomically(ranks, json.dumps(chosen, indent=1) + "\n")
+    try:
+        run(trials=trials, title="fine-tuning")
+    finally:
+        results = gather(trials, options.runs)
+        found = summary(results, options.seeds)
+        document = {
+            **found,
+            "ranks": json.loads(ranks.read_text(encoding="utf-8")),
+            "dense_nets": [base.result(options.runs) for base in bases],
+            "runs": results,
+        }
+        write_atomically(options.out, json.dumps(document, indent=1) + "\n")
+    print(table(found))
+    return 0 if found["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
