@@ -97,6 +97,18 @@ def test_a_block_is_as_long_as_asked() -> None:
     assert min(times) >= 0.002
 
 
+def test_what_happens_between_calls_is_not_timed() -> None:
+    order: list[str] = []
+
+    def between() -> None:
+        order.append("between")
+        time.sleep(0.01)
+
+    times = time_block(lambda: order.append("call"), warmup_s=0, seconds=0, between=between)
+    assert order == ["call", "call", *["between", "call"] * 3]
+    assert max(times) < 0.01
+
+
 def test_a_slow_net_is_still_warmed_up_and_timed() -> None:
     calls = []
     assert len(time_block(lambda: calls.append(1), warmup_s=0, seconds=0)) >= 3

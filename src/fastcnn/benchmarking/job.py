@@ -37,6 +37,8 @@ class Job:
         For ``tune``: a word or a number.
     outputs : str
         If not empty: where to save the outputs for all inputs (.npy).
+    evict_bytes : int
+        Of other memory that every thread's core reads between timed calls, so that weights come from memory.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Job:
     isa: str = ""
     tolerance: str = "fp32"
     outputs: str = ""
+    evict_bytes: int = 0
 
     def dumps(self) -> str:
         """Return the job as JSON."""
@@ -68,7 +71,7 @@ class Job:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"job file {path} cannot be read: {error}") from error
-        kinds = {"threads": int, "warmup_s": (int, float), "seconds": (int, float)}
+        kinds = {"threads": int, "evict_bytes": int, "warmup_s": (int, float), "seconds": (int, float)}
         names = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
             given = sorted(data) if isinstance(data, dict) else type(data).__name__

@@ -12,6 +12,8 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,8 @@ def run_job(job: Job) -> dict[str, Any]:
         return profiled
     x = inputs[0]
     before, start = _preemptions(), time.perf_counter()
-    times = time_block(lambda: call(x), warmup_s=job.warmup_s, seconds=job.seconds)
+    with _evicting(job.evict_bytes, job.threads) as between:
+        times = time_block(lambda: call(x), warmup_s=job.warmup_s, seconds=job.seconds, between=between)
     preempted = (_preemptions() - before) / (time.perf_counter() - start)
     return {
         "engine": job.engine,
@@ -99,10 +102,24 @@ def _tune(folder: Path, *, threads: int, tolerance: str) -> dict[str, Any]:
     return {"isa": str(net.isa), "plan": str(net.plan)}
 
 
-def time_block(call: Any, *, warmup_s: float, seconds: float) -> list[float]:
+@contextlib.contextmanager
+def _evicting(size: int, threads: int) -> Iterator[Callable[[], object] | None]:
+    """Yield what makes so many cores read ``size`` bytes that are nothing to the engine; None if there are none."""
+    if not size:
+        yield None
+        return
+    others = [np.ones(max(1, size // 8 // threads)) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        yield lambda: list(pool.map(np.sum, others))
+
+
+def time_block(
+    call: Any, *, warmup_s: float, seconds: float, between: Callable[[], object] | None = None
+) -> list[float]:
     """Call for ``warmup_s`` seconds unmeasured, then for ``seconds``; return the seconds of each measured call.
 
-    At least two warm-up calls and three measured ones, however long they take.
+    At least two warm-up calls and three measured ones, however long they take. ``between`` is called before each
+    measured call, and its time is part of ``seconds`` but of no call.
     """
     clock = time.perf_counter
     end, calls = clock() + warmup_s, 0
@@ -112,6 +129,8 @@ def time_block(call: Any, *, warmup_s: float, seconds: float) -> list[float]:
     times: list[float] = []
     end = clock() + seconds
     while len(times) < _MIN_TIMED_CALLS or clock() < end:
+        if between is not None:
+            between()
         start = clock()
         call()
         times.append(clock() - start)

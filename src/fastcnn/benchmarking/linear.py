@@ -1,0 +1,305 @@
+"""Structured linear layers against the best dense one: ``python -m fastcnn.benchmarking.linear --out FILE``.
+
+A dense layer of 4096x4096 in float32 is timed in our engine, in torch and in OpenVINO; structured layers of the same
+size in our engine. All take turns, every block in a fresh process, twice: *warm*, one call right after the other, and
+*evicted*, other memory being read between calls, so that weights come from memory as they do in a net that is larger
+than the caches. The goals are for the warm times: median over the rounds of our time over the best dense one's,
+whichever that is in the round.
+
+By default our engine keeps the weights of large linear layers in 16 bits with a scale for every 64, dense or SVD.
+That plan of the dense layer is timed too, for a ratio that decides nothing, since its weights are not float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcnn.benchmarking.engines import ENGINES
+from fastcnn.benchmarking.error import relative_error
+from fastcnn.benchmarking.export import compile_ours, export_model
+from fastcnn.benchmarking.files import EXACT
+from fastcnn.benchmarking.job import Job
+from fastcnn.benchmarking.process import EngineFailedError, run_worker
+from fastcnn.benchmarking.settle import random_pictures
+from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.reporting.host import commit, host_facts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SIZE = 4096
+EVICTED = 1 << 28
+"""Bytes that are read between calls: several times any L3."""
+STATES = ("warm", "evicted")
+PEERS = ("torch", "openvino")
+MAX_ERROR = 1e-4
+HALF = "fastcnn, 16-bit weights"
+"""Our dense layer as it is planned by default."""
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A structured layer, the batch it is timed at, and how much of the dense layer's time it may take."""
+
+    name: str
+    batch: int
+    goal: float
+    layer: Callable[[], nn.Module]
+
+
+def _block_circulant() -> nn.Module:
+    from fastcnn.methods.structured.circulant import BlockCirculantLinear
+
+    return BlockCirculantLinear(SIZE, SIZE, block_size=16)
+
+
+def _circulant() -> nn.Module:
+    from fastcnn.methods.structured.circulant import CirculantLinear
+
+    return CirculantLinear(SIZE, SIZE)
+
+
+def _fastfood() -> nn.Module:
+    from fastcnn.methods.structured.fastfood import FastfoodLinear
+
+    return FastfoodLinear(SIZE, SIZE)
+
+
+def _acdc() -> nn.Module:
+    from fastcnn.methods.structured.acdc import ACDCLinear
+
+    return ACDCLinear(SIZE, SIZE)
+
+
+def _svd() -> nn.Module:
+    from fastcnn.methods.structured.svd import SVDLinear
+
+    return SVDLinear(SIZE, SIZE, rank=256)
+
+
+CASES = (
+    Case(name="block-circulant, blocks of 16", batch=1, goal=0.25, layer=_block_circulant),
+    Case(name="block-circulant, blocks of 16", batch=64, goal=0.35, layer=_block_circulant),
+    Case(name="Adaptive Fastfood", batch=1, goal=0.05, layer=_fastfood),
+    Case(name="circulant", batch=1, goal=0.05, layer=_circulant),
+    Case(name="ACDC, K = 1", batch=1, goal=0.05, layer=_acdc),
+    Case(name="SVD, rank 256", batch=1, goal=0.15, layer=_svd),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Something that is timed: an engine with a model in a folder."""
+
+    label: str
+    engine: str
+    variant: str
+    folder: Path
+
+
+def _flat(layer: nn.Module) -> nn.Module:
+    """Input (N, SIZE, 1, 1), as benchmarks have it."""
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), layer).eval()
+
+
+def _dense() -> nn.Module:
+    from torch import nn
+
+    return nn.Linear(SIZE, SIZE)
+
+
+def _prepare(root: Path, batch: int, cases: Sequence[Case], threads: int) -> tuple[list[Entry], dict[str, Entry]]:
+    """Export and compile everything of one batch size; entries of the dense layer, and of structured ones by name."""
+    import torch
+
+    inputs = random_pictures(2, (batch, SIZE, 1, 1), seed=7)
+    torch.manual_seed(0)
+    dense_layer = _flat(_dense())
+    dense: list[Entry] = []
+    for label, tolerance in (("fastcnn", "exact"), (HALF, "fp32")):
+        folder = root / f"dense-{tolerance}-{batch}"
+        folder.mkdir()
+        export_model(dense_layer, inputs, folder, engines=PEERS if tolerance == "exact" else ())
+        compile_ours(dense_layer, inputs, folder, tolerance=tolerance, threads=threads)
+        dense.append(Entry(label=label, engine="fastcnn", variant="default", folder=folder))
+    for peer in PEERS:
+        # Neither converts the exported model beforehand. Memory formats do not tell vectors apart: the first will do.
+        dense.append(Entry(label=peer, engine=peer, variant=ENGINES[peer].variants[0], folder=dense[0].folder))
+    ours = {}
+    for index, case in enumerate(cases):
+        folder = root / f"case-{batch}-{index}"
+        folder.mkdir()
+        layer = _flat(case.layer())
+        export_model(layer, inputs, folder, engines=())
+        compile_ours(layer, inputs, folder, tolerance="fp32", threads=threads)
+        ours[case.name] = Entry(label=case.name, engine="fastcnn", variant="default", folder=folder)
+    return dense, ours
+
+
+def _job(entry: Entry, *, threads: int, **more: Any) -> Job:
+    settings: dict[str, Any] = {"warmup_s": 0.3, "seconds": 1.0, **more}
+    return Job(
+        task="time",
+        engine=entry.engine,
+        variant=entry.variant,
+        folder=str(entry.folder),
+        threads=threads,
+        result=str(entry.folder / "result.json"),
+        **settings,
+    )
+
+
+def _error(entry: Entry, threads: int) -> float:
+    outputs = entry.folder / "outputs.npy"
+    run_worker(_job(entry, threads=threads, seconds=0.0, outputs=str(outputs)), timeout_s=TIMEOUT_S)
+    got, exact = np.load(outputs, allow_pickle=False), np.load(entry.folder / EXACT, allow_pickle=False)
+    return relative_error(got.reshape(-1, SIZE), exact.reshape(-1, SIZE))
+
+
+def measure(cases: Sequence[Case], *, threads: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Time the cases and the dense layer in turn.
+
+    Returns
+    -------
+    list of dict
+        One per case: times in ms by state and label, one for each round; ratios, and whether the goal is met.
+
+    Raises
+    ------
+    EngineFailedError
+        If an engine fails.
+    """
+    found = []
+    for batch in sorted({case.batch for case in cases}):
+        mine = [case for case in cases if case.batch == batch]
+        with tempfile.TemporaryDirectory(prefix="fastcnn-linear-") as folder:
+            dense, ours = _prepare(Path(folder), batch, mine, threads)
+            entries = [*dense, *ours.values()]
+            errors = {entry.label: _error(entry, threads) for entry in entries}
+            times: dict[str, dict[str, list[float]]] = {
+                state: {entry.label: [] for entry in entries} for state in STATES
+            }
+            with progress_bar(f"batch {batch}", rounds * len(STATES) * len(entries)) as advance:
+                for _ in range(rounds):
+                    for state in STATES:
+                        for entry in entries:
+                            evict = EVICTED if state == "evicted" else 0
+                            job = _job(entry, threads=threads, seconds=seconds, evict_bytes=evict)
+                            times[state][entry.label].append(run_worker(job, timeout_s=TIMEOUT_S)["median_ms"])
+                            advance(note=f"{state}, {entry.label}")
+        labels = [entry.label for entry in dense]
+        found += [_row(case, times, labels, errors) for case in mine]
+    return found
+
+
+def _row(
+    case: Case, times: Mapping[str, Mapping[str, list[float]]], dense: Sequence[str], errors: Mapping[str, float]
+) -> dict[str, Any]:
+    """What one case came to."""
+    float32 = [label for label in dense if label != HALF]
+
+    def ratios_to(labels: Sequence[str]) -> dict[str, list[float]]:
+        return {
+            state: [
+                ours / min(times[state][label][i] for label in labels) for i, ours in enumerate(times[state][case.name])
+            ]
+            for state in STATES
+        }
+
+    ratios, to_half = ratios_to(float32), ratios_to([HALF])
+    median = {state: statistics.median(ratios[state]) for state in STATES}
+    best = min(float32, key=lambda label: statistics.median(times["warm"][label]))
+    return {
+        "case": case.name,
+        "batch": case.batch,
+        "goal": case.goal,
+        "ratio": median["warm"],
+        "ratio_evicted": median["evicted"],
+        "ratios": ratios,
+        "ratio_to_16_bits": {state: statistics.median(to_half[state]) for state in STATES},
+        "best_dense": best,
+        "ms": {state: {label: times[state][label] for label in (case.name, *dense)} for state in STATES},
+        "errors": {label: errors[label] for label in (case.name, *dense)},
+        "met": bool(median["warm"] <= case.goal and errors[case.name] <= MAX_ERROR),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in lines for people."""
+    lines = [
+        f"{'':30} {'':5} {'warm':>8} {'':8} {'':>6} {'':6} {'to 16':>6}  {'evicted':>8} {'':8} {'':6}",
+        f"{'layer':30} {'batch':>5} {'ms':>8} {'dense':>8} {'ratio':>6} {'goal':>6} {'bits':>6}  {'ms':>8} "
+        f"{'dense':>8} {'ratio':>6}  best dense",
+    ]
+    for row in rows:
+        ms = {state: {label: statistics.median(t) for label, t in row["ms"][state].items()} for state in STATES}
+        own = {state: ms[state][row["case"]] for state in STATES}
+        dense = {state: min(t for name, t in ms[state].items() if name not in (row["case"], HALF)) for state in STATES}
+        lines.append(
+            f"{row['case']:30} {row['batch']:5} {own['warm']:8.4f} {dense['warm']:8.3f} {row['ratio']:6.3f} "
+            f"{row['goal']:6.2f} {row['ratio_to_16_bits']['warm']:6.3f}  {own['evicted']:8.4f} {dense['evicted']:8.3f} "
+            f"{row['ratio_evicted']:6.3f}  {row['best_dense']}" + ("" if row["met"] else "  MISSED")
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 if the goals hold, 1 if not, 2 on bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m fastcnn.benchmarking.linear", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--only", default="", help="layers whose name holds this")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
+    options = parser.parse_args(arguments)
+    if options.threads < 1 or options.rounds < 1 or not 0 < options.seconds < 1e4:
+        log("error: --threads and --rounds must be at least 1, --seconds above 0")
+        return 2
+    cases = [case for case in CASES if options.only.lower() in case.name.lower()]
+    if not cases:
+        log(f"error: --only {options.only}: choose a part of {', '.join(sorted({case.name for case in CASES}))}")
+        return 2
+    missing = [name for peer in PEERS for name in ENGINES[peer].missing()]
+    if missing:
+        log(f'error: {", ".join(missing)} missing: run  python3 -m pip install "fastcnn[bench]"')
+        return 2
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        rows = measure(cases, threads=options.threads, rounds=options.rounds, seconds=options.seconds)
+    except KeyboardInterrupt:
+        log("interrupted: nothing was written")
+        return 130
+    except (EngineFailedError, OSError) as error:
+        log(f"error: {error}")
+        return 1
+    document = {
+        "commit": commit(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "size": SIZE,
+        "settings": {key: getattr(options, key) for key in ("threads", "rounds", "seconds")},
+        "evicted_bytes": EVICTED,
+        "max_error": MAX_ERROR,
+        "rows": rows,
+        "host": host_facts(),
+    }
+    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    print(table(rows))
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
