@@ -60,7 +60,8 @@ from fastcnn.reproduction.structured.trials import (
 
 MODULE = "fastcnn.reproduction.structured.dense_layers"
 SIZE = 1024
-EPOCHS, BATCH, RATE = 6, 128, 1e-3
+EPOCHS, BATCH = 6, 128
+RATES = {"mlp": 1e-3, "conv": 2e-3, "denil": 1e-3}
 SCHEDULE: Literal["cosine"] = "cosine"
 """Of Adam; the rate falls to zero along half a wave."""
 SHORT_RUN, PICTURES = 1, 2000
@@ -76,11 +77,11 @@ class Gate:
 
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
-    "tensor-train": lambda seed: TTLinear(SIZE, SIZE, rank=8, factors=5),
+    "tensor-train": lambda seed: TTLinear(SIZE, SIZE, rank=12, factors=5),
     "circulant": lambda seed: CirculantLinear(SIZE, SIZE, seed=seed),
     "block-circulant": lambda seed: BlockCirculantLinear(SIZE, SIZE, block_size=16),
     "fastfood": lambda seed: FastfoodLinear(SIZE, SIZE, seed=seed),
-    "acdc": lambda seed: ACDCLinear(SIZE, SIZE, layers=4, seed=seed),
+    "acdc": lambda seed: ACDCLinear(SIZE, SIZE, layers=12, seed=seed),
 }
 """What stands for the layer of 1024x1024, made from a seed."""
 GATES = {
@@ -200,20 +201,20 @@ def train(trial: Trial, data: str, runs: Path, *, epochs: int) -> None:
     torch.set_num_threads(1)
     inputs, labels, digest = pictures(data, "train")
     test_inputs, test_labels, _ = pictures(data, "test")
+    net, way = trial.name.split("/")
     fit = partial(
         fastcnn.finetune,
         loader=TensorBatches(inputs, labels, batch_size=BATCH),
         optimizer="adam",
-        lr=RATE,
+        lr=RATES[net],
         evaluate=partial(accuracy, inputs=test_inputs, targets=test_labels),
         checkpoint_every=500,
         seed=trial.seed,
     )
-    net, way = trial.name.split("/")
     folder = trial.folder(runs)
     seed_all(trial.seed)
     model: nn.Module = build(net, way, trial.seed)
-    settings = {"epochs": epochs, "batch": BATCH, "optimizer": "adam", "rate": RATE, "schedule": SCHEDULE}
+    settings = {"epochs": epochs, "batch": BATCH, "optimizer": "adam", "rates": RATES, "schedule": SCHEDULE}
     dense_weights = weights_of(model, HIDDEN["denil"]) if way == "predicted" else SIZE * SIZE
     if way == "predicted":
         fit(model, epochs=SHORT_RUN, checkpoint_dir=folder / "short_run")
