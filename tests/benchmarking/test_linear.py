@@ -39,7 +39,7 @@ def test_a_small_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastcnn.methods.structured.svd import SVDLinear
 
     monkeypatch.setattr(linear, "SIZE", 64)
-    monkeypatch.setattr(linear, "EVICTED", 1 << 20)
+    monkeypatch.setattr(linear, "STATES", {"warm": 0, "evicted": 1 << 20})
     monkeypatch.setattr(linear, "PEERS", ("openvino",))
     case = Case(name="SVD", batch=2, goal=1e6, layer=lambda: SVDLinear(64, 64, rank=4))
     (found,) = measure([case], threads=1, rounds=1, seconds=0.0)

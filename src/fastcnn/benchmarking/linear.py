@@ -23,15 +23,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastcnn.benchmarking.engines import ENGINES
-from fastcnn.benchmarking.error import relative_error
-from fastcnn.benchmarking.export import compile_ours, export_model
-from fastcnn.benchmarking.files import EXACT
-from fastcnn.benchmarking.job import Job
-from fastcnn.benchmarking.process import EngineFailedError, run_worker
+from fastcnn.benchmarking.process import EngineFailedError
 from fastcnn.benchmarking.settle import random_pictures
+from fastcnn.benchmarking.turns import Entry, error_of, medians, own_entry, ratios, time_in_turns
 from fastcnn.cli.output import log, plain, progress_bar, write_atomically
 from fastcnn.reporting.host import commit, host_facts
 
@@ -39,14 +34,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 SIZE = 4096
-EVICTED = 1 << 28
-"""Bytes that are read between calls: several times any L3."""
-STATES = ("warm", "evicted")
+STATES = {"warm": 0, "evicted": 1 << 28}
+"""Bytes that are read between calls: nothing, or several times any L3."""
 PEERS = ("torch", "openvino")
 MAX_ERROR = 1e-4
 HALF = "fastcnn, 16-bit weights"
 """Our dense layer as it is planned by default."""
-TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +92,6 @@ CASES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Something that is timed: an engine with a model in a folder."""
-
-    label: str
-    engine: str
-    variant: str
-    folder: Path
-
-
 def _flat(layer: nn.Module) -> nn.Module:
     """Input (N, SIZE, 1, 1), as benchmarks have it."""
     from torch import nn
@@ -129,45 +112,20 @@ def _prepare(root: Path, batch: int, cases: Sequence[Case], threads: int) -> tup
     inputs = random_pictures(2, (batch, SIZE, 1, 1), seed=7)
     torch.manual_seed(0)
     dense_layer = _flat(_dense())
-    dense: list[Entry] = []
-    for label, tolerance in (("fastcnn", "exact"), (HALF, "fp32")):
-        folder = root / f"dense-{tolerance}-{batch}"
-        folder.mkdir()
-        export_model(dense_layer, inputs, folder, engines=PEERS if tolerance == "exact" else ())
-        compile_ours(dense_layer, inputs, folder, tolerance=tolerance, threads=threads)
-        dense.append(Entry(label=label, engine="fastcnn", variant="default", folder=folder))
+    dense = [
+        own_entry("fastcnn", dense_layer, inputs, root / "exact", tolerance="exact", threads=threads, peers=PEERS),
+        own_entry(HALF, dense_layer, inputs, root / "fp32", tolerance="fp32", threads=threads),
+    ]
     for peer in PEERS:
         # Neither converts the exported model beforehand. Memory formats do not tell vectors apart: the first will do.
         dense.append(Entry(label=peer, engine=peer, variant=ENGINES[peer].variants[0], folder=dense[0].folder))
-    ours = {}
-    for index, case in enumerate(cases):
-        folder = root / f"case-{batch}-{index}"
-        folder.mkdir()
-        layer = _flat(case.layer())
-        export_model(layer, inputs, folder, engines=())
-        compile_ours(layer, inputs, folder, tolerance="fp32", threads=threads)
-        ours[case.name] = Entry(label=case.name, engine="fastcnn", variant="default", folder=folder)
+    ours = {
+        case.name: own_entry(
+            case.name, _flat(case.layer()), inputs, root / f"case-{index}", tolerance="fp32", threads=threads
+        )
+        for index, case in enumerate(cases)
+    }
     return dense, ours
-
-
-def _job(entry: Entry, *, threads: int, **more: Any) -> Job:
-    settings: dict[str, Any] = {"warmup_s": 0.3, "seconds": 1.0, **more}
-    return Job(
-        task="time",
-        engine=entry.engine,
-        variant=entry.variant,
-        folder=str(entry.folder),
-        threads=threads,
-        result=str(entry.folder / "result.json"),
-        **settings,
-    )
-
-
-def _error(entry: Entry, threads: int) -> float:
-    outputs = entry.folder / "outputs.npy"
-    run_worker(_job(entry, threads=threads, seconds=0.0, outputs=str(outputs)), timeout_s=TIMEOUT_S)
-    got, exact = np.load(outputs, allow_pickle=False), np.load(entry.folder / EXACT, allow_pickle=False)
-    return relative_error(got.reshape(-1, SIZE), exact.reshape(-1, SIZE))
 
 
 def measure(cases: Sequence[Case], *, threads: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -189,18 +147,11 @@ def measure(cases: Sequence[Case], *, threads: int, rounds: int, seconds: float)
         with tempfile.TemporaryDirectory(prefix="fastcnn-linear-") as folder:
             dense, ours = _prepare(Path(folder), batch, mine, threads)
             entries = [*dense, *ours.values()]
-            errors = {entry.label: _error(entry, threads) for entry in entries}
-            times: dict[str, dict[str, list[float]]] = {
-                state: {entry.label: [] for entry in entries} for state in STATES
-            }
+            errors = {entry.label: error_of(entry, threads=threads) for entry in entries}
             with progress_bar(f"batch {batch}", rounds * len(STATES) * len(entries)) as advance:
-                for _ in range(rounds):
-                    for state in STATES:
-                        for entry in entries:
-                            evict = EVICTED if state == "evicted" else 0
-                            job = _job(entry, threads=threads, seconds=seconds, evict_bytes=evict)
-                            times[state][entry.label].append(run_worker(job, timeout_s=TIMEOUT_S)["median_ms"])
-                            advance(note=f"{state}, {entry.label}")
+                times = time_in_turns(
+                    entries, threads=threads, rounds=rounds, seconds=seconds, evicted=STATES, advance=advance
+                )
         labels = [entry.label for entry in dense]
         found += [_row(case, times, labels, errors) for case in mine]
     return found
@@ -212,16 +163,10 @@ def _row(
     """What one case came to."""
     float32 = [label for label in dense if label != HALF]
 
-    def ratios_to(labels: Sequence[str]) -> dict[str, list[float]]:
-        return {
-            state: [
-                ours / min(times[state][label][i] for label in labels) for i, ours in enumerate(times[state][case.name])
-            ]
-            for state in STATES
-        }
-
-    ratios, to_half = ratios_to(float32), ratios_to([HALF])
-    median = {state: statistics.median(ratios[state]) for state in STATES}
+    found, to_half = (
+        {state: ratios(times[state], case.name, labels) for state in STATES} for labels in (float32, [HALF])
+    )
+    median = {state: statistics.median(found[state]) for state in STATES}
     best = min(float32, key=lambda label: statistics.median(times["warm"][label]))
     return {
         "case": case.name,
@@ -229,7 +174,7 @@ def _row(
         "goal": case.goal,
         "ratio": median["warm"],
         "ratio_evicted": median["evicted"],
-        "ratios": ratios,
+        "ratios": found,
         "ratio_to_16_bits": {state: statistics.median(to_half[state]) for state in STATES},
         "best_dense": best,
         "ms": {state: {label: times[state][label] for label in (case.name, *dense)} for state in STATES},
@@ -246,7 +191,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{'dense':>8} {'ratio':>6}  best dense",
     ]
     for row in rows:
-        ms = {state: {label: statistics.median(t) for label, t in row["ms"][state].items()} for state in STATES}
+        ms = {state: medians(row["ms"][state]) for state in STATES}
         own = {state: ms[state][row["case"]] for state in STATES}
         dense = {state: min(t for name, t in ms[state].items() if name not in (row["case"], HALF)) for state in STATES}
         lines.append(
@@ -291,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         "date": datetime.now().isoformat(timespec="seconds"),
         "size": SIZE,
         "settings": {key: getattr(options, key) for key in ("threads", "rounds", "seconds")},
-        "evicted_bytes": EVICTED,
+        "evicted_bytes": STATES["evicted"],
         "max_error": MAX_ERROR,
         "rows": rows,
         "host": host_facts(),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastcnn.reproduction.structured import conv_net, dense_layers, trials
+from fastcnn.reproduction.structured import conv_net, conv_speed, dense_layers, trials
 from fastcnn.reproduction.structured.agreement import measure
 from fastcnn.reproduction.structured.mobilenet_v2 import MobileNetV2
 from fastcnn.reproduction.structured.trials import Spread, Trial, gather, parameters, versus
@@ -157,3 +157,28 @@ def test_conv_net_gates() -> None:
     assert [row["way"] for row in found(0.9)["gates"] if not row["passed"]] == ["scheme-2", "svd"]
     assert not conv_net.summary([], [0])["passed"]
     assert "MISSED" in conv_net.table(found(0.8))
+
+
+def test_speed_gates_of_tucker() -> None:
+    times = {conv_speed.EXACT: [2.0, 2.0, 2.0], conv_speed.FP32: [1.2, 1.1, 1.3], conv_speed.TUCKER: [1.0, 1.0, 1.0]}
+    errors = dict.fromkeys(times, 1e-6)
+    own = conv_speed.row(conv_speed.OWN, times, errors)
+    assert (own["gain_over_exact"], own["gain_over_fp32"], own["passed"]) == (2.0, pytest.approx(1.2), True)
+    assert conv_speed.row("vgg16", times, errors)["passed"]
+    slower = {**times, conv_speed.FP32: [0.9, 1.1, 0.9]}
+    assert not conv_speed.row(conv_speed.OWN, slower, errors)["passed"]
+    assert not conv_speed.row("vgg16", {**times, conv_speed.FP32: [1.14] * 3}, errors)["passed"]
+    assert not conv_speed.row(conv_speed.OWN, {**times, conv_speed.EXACT: [1.24] * 3}, errors)["passed"]
+    assert not conv_speed.row("vgg16", times, {**errors, conv_speed.TUCKER: 2e-4})["passed"]
+    assert "MISSED" in conv_speed.table([conv_speed.row(conv_speed.OWN, slower, errors)])
+
+
+def test_other_nets_get_the_same_share_of_their_channels() -> None:
+    net = vgg_like()
+    assert conv_speed.shares(net, {"10": (32, 16), "17": (32, 96)}) == (0.375, 0.5)
+    found = conv_speed.ranks_by_share(net, (0.5, 0.5))
+    assert found["17"] == (64, 64)
+    assert "0" not in found  # three colours
+    assert set(found) == {"3", "7", "10", "14", "17"}
+    small = conv_speed.with_tucker(net, {"17": (64, 64)})
+    assert parameters(small) < parameters(net)

@@ -1,0 +1,209 @@
+"""What Tucker-2 gains in the engine: ``python -m fastcnn.reproduction.structured.conv_speed`` with --net --ranks --out.
+
+The plain net for CIFAR-10 with the ranks that :mod:`fastcnn.reproduction.structured.conv_net` chose and fine-tuned, and
+VGG-16 and ResNet-18 (random, settled weights) at the same share of each layer's channels, against the plans of the dense
+nets: by exact kernels only (``tolerance="exact"``), and the default plan, which has Winograd. All take turns, every
+block in a fresh process; the gates are for the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+import fastcnn
+from fastcnn._extras import MissingExtraError
+from fastcnn.benchmarking.process import EngineFailedError
+from fastcnn.benchmarking.settle import random_pictures
+from fastcnn.benchmarking.suite import suite_models
+from fastcnn.benchmarking.turns import error_of, medians, own_entry, ratios, time_in_turns
+from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.methods.structured.ranks import vector_width
+from fastcnn.methods.structured.tucker import TuckerConfig
+from fastcnn.reporting.host import commit, host_facts
+from fastcnn.reproduction.winograd_labels.nets import INPUT_SHAPE, vgg_like
+
+MODULE = "fastcnn.reproduction.structured.conv_speed"
+OWN = "vgg-like"
+EXACT, FP32, TUCKER = "dense, exact kernels", "dense", "Tucker-2"
+MAX_ERROR = 1e-4
+STATES = {"warm": 0}
+Ranks = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """How many times as fast as the dense plans a net must be, at least; None where nothing is asked."""
+
+    exact: float | None
+    fp32: float
+
+
+GATES = {
+    OWN: Gate(exact=1.25, fp32=1.0),
+    "vgg16": Gate(exact=None, fp32=1.15),
+    "resnet18": Gate(exact=None, fp32=1.15),
+}
+
+
+def shares(net: nn.Module, ranks: Ranks) -> tuple[float, float]:
+    """Mean share of the input and output channels that the ranks of the chosen layers keep."""
+    kept = []
+    for name, (inner, outer) in ranks.items():
+        conv = net.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        kept.append((inner / conv.in_channels, outer / conv.out_channels))
+    return statistics.fmean(share for share, _ in kept), statistics.fmean(share for _, share in kept)
+
+
+def ranks_by_share(net: nn.Module, share: tuple[float, float]) -> dict[str, tuple[int, int]]:
+    """The same share of every convolution's channels, in whole vectors; of those with taps and more than colours."""
+    width = vector_width()
+
+    def part(channels: int, kept: float) -> int:
+        return min(channels, max(width, round(kept * channels / width) * width))
+
+    return {
+        name: (part(module.in_channels, share[0]), part(module.out_channels, share[1]))
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1) and module.in_channels > 3
+    }
+
+
+def with_tucker(net: nn.Module, ranks: Ranks) -> nn.Module:
+    """Every layer at its ranks; those that they would not make smaller or faster stay as they are, and say so."""
+    for name, (inner, outer) in ranks.items():
+        net = fastcnn.convert(net, TuckerConfig(ranks=(inner, outer)), layers=name)
+    return net
+
+
+def measure(
+    name: str, net: nn.Module, ranks: Ranks, shape: tuple[int, ...], *, threads: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Time one net, dense and with Tucker-2, in turn.
+
+    Raises
+    ------
+    EngineFailedError
+        If a block fails.
+    """
+    small = with_tucker(net, ranks)
+    inputs = random_pictures(2, shape, seed=7)
+    with tempfile.TemporaryDirectory(prefix="fastcnn-tucker-") as folder:
+        entries = [
+            own_entry(label, model, inputs, Path(folder) / str(index), tolerance=tolerance, threads=threads)
+            for index, (label, model, tolerance) in enumerate(
+                ((EXACT, net, "exact"), (FP32, net, "fp32"), (TUCKER, small, "fp32"))
+            )
+        ]
+        errors = {entry.label: error_of(entry, threads=threads) for entry in entries}
+        with progress_bar(name, rounds * len(entries)) as advance:
+            times = time_in_turns(
+                entries, threads=threads, rounds=rounds, seconds=seconds, evicted=STATES, advance=advance
+            )["warm"]
+    return row(name, times, errors) | {
+        "ranks": {layer: list(pair) for layer, pair in ranks.items()},
+        "params": sum(p.numel() for p in small.parameters()),
+        "dense_params": sum(p.numel() for p in net.parameters()),
+    }
+
+
+def row(name: str, times: Mapping[str, Sequence[float]], errors: Mapping[str, float]) -> dict[str, Any]:
+    """What a net came to: gains over both dense plans, and whether they are enough."""
+    gate = GATES[name]
+    gains = {label: [1 / ratio for ratio in ratios(times, TUCKER, [label])] for label in (EXACT, FP32)}
+    exact, fp32 = (statistics.median(gains[label]) for label in (EXACT, FP32))
+    enough = fp32 >= gate.fp32 and (gate.exact is None or exact >= gate.exact)
+    return {
+        "net": name,
+        "gain_over_exact": exact,
+        "gain_over_fp32": fp32,
+        "min_gain_over_exact": gate.exact,
+        "min_gain_over_fp32": gate.fp32,
+        "gains": gains,
+        "ms": dict(times),
+        "errors": dict(errors),
+        "passed": bool(enough and errors[TUCKER] <= MAX_ERROR),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The nets in lines for people."""
+    lines = [f"{'net':10} {'exact ms':>9} {'dense ms':>9} {'Tucker-2':>9}  {'over exact':>11} {'over dense':>11}  gate"]
+    for found in rows:
+        ms = medians(found["ms"])
+        lines.append(
+            f"{found['net']:10} {ms[EXACT]:9.3f} {ms[FP32]:9.3f} {ms[TUCKER]:9.3f}  {found['gain_over_exact']:10.2f}x "
+            f"{found['gain_over_fp32']:10.2f}x  {'met' if found['passed'] else 'MISSED'}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0 if the gates hold, 1 if not, 2 on bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser.add_argument("--net", type=Path, required=True, help="safetensors file of the plain net's weights")
+    parser.add_argument("--ranks", type=Path, required=True, help="JSON file of its ranks, as conv_net writes it")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--nets", nargs="+", choices=list(GATES), default=list(GATES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
+    options = parser.parse_args(arguments)
+    if options.threads < 1 or options.rounds < 1 or not 0 < options.seconds < 1e4:
+        log("error: --threads and --rounds must be at least 1, --seconds above 0")
+        return 2
+    own = vgg_like()
+    try:
+        own.load_state_dict(load_file(options.net))
+        ranks = json.loads(options.ranks.read_text(encoding="utf-8"))["ranks"]
+        share = shares(own, ranks)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
+        log(f"error: --net or --ranks: {str(error).splitlines()[0]}")
+        return 2
+    rows = []
+    timing = {key: getattr(options, key) for key in ("threads", "rounds", "seconds")}
+    try:
+        for name in options.nets:
+            if name == OWN:
+                rows.append(measure(name, own.eval(), ranks, (1, *INPUT_SHAPE), **timing))
+                continue
+            shape = (1, 3, 224, 224)
+            for _, net in suite_models("exact", shape, only=name):
+                rows.append(measure(name, net.eval(), ranks_by_share(net, share), shape, **timing))
+    except KeyboardInterrupt:
+        log("interrupted: nothing was written")
+        return 130
+    except (EngineFailedError, MissingExtraError) as error:
+        log(f"error: {error}")
+        return 1
+    document = {
+        "commit": commit(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "settings": timing,
+        "share_of_channels": share,
+        "max_error": MAX_ERROR,
+        "passed": all(found["passed"] for found in rows),
+        "rows": rows,
+        "host": host_facts(),
+    }
+    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    print(table(rows))
+    return 0 if document["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
