@@ -1,9 +1,9 @@
 """What Tucker-2 gains in the engine: ``python -m fastcnn.reproduction.structured.conv_speed`` with --net --ranks --out.
 
 The plain net for CIFAR-10 with the ranks that :mod:`fastcnn.reproduction.structured.conv_net` chose and fine-tuned, and
-VGG-16 and ResNet-18 (random, settled weights) at the same share of each layer's channels, against the plans of the dense
-nets: by exact kernels only (``tolerance="exact"``), and the default plan, which has Winograd. All take turns, every
-block in a fresh process; the gates are for the median over the rounds.
+VGG-16 and ResNet-18 (random, settled weights) at the same share of each layer's channels, against the plans of the
+dense nets: by exact kernels only (``tolerance="exact"``), and the default plan, which has Winograd. All take turns,
+every block in a fresh process; the gates are for the median over the rounds.
 """
 
 from __future__ import annotations
