@@ -99,6 +99,29 @@ def test_chains(
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("form", ["cp", "tucker"])
+def test_factorised_convolutions(isa: str, threads: int, form: str) -> None:
+    """1x1, k x 1 and 1 x k on each channel, 1x1; and 1x1, k x k, 1x1: one group each, with a stride and without."""
+    for stride in (1, 2):
+        make = Maker(3 + stride, (1, 20, 19, 23))
+        x = make.conv("x0", 20, 33, 1)
+        if form == "cp":
+            x = make.conv(x, 33, 33, (3, 1), stride=[stride, 1], padding=[1, 0, 1, 0], groups=33)
+            x = make.conv(x, 33, 33, (1, 3), stride=[1, stride], padding=[0, 1, 0, 1], groups=33)
+        else:
+            x = make.conv(x, 33, 18, 3, stride=stride)
+            x = make.conv(x, 18, 24, 1)
+            x = make.conv(x, 24, 33, 3)  # the group ends before it
+        x = make.conv(x, 33, 40, 1) if form == "cp" else x
+        for rows in (1, 4, 16):
+            net = compiled(make.graph(make.op("relu", x)), isa, threads, exact=True)
+            assert same_bits(net, rows) == 1
+            (group,) = find_groups(native(net).lowered, native(net).chosen, make_target(isa, threads))
+            assert group.last - group.first + 1 == (4 if form == "cp" else 3)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_stem_and_many_blocks(isa: str, threads: int) -> None:
     """The stem reads a planar map; a residual's source outlives the group that reads it first."""

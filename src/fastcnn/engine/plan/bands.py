@@ -3,7 +3,8 @@
 An inverted residual is the case: its 1x1 convolution makes a map several times as large as what it is made from, which
 the depthwise convolution reads and the next 1x1 convolution reduces again. Where such a map is larger than the cache,
 it travels twice. In a group it does not: ``native/runtime/group.h`` makes a few rows of it and uses them at once. The
-first convolution of many nets and the pool after it are another case.
+first convolution of many nets and the pool after it are another case, chains of factorised convolutions (CP, Tucker-2)
+a third.
 
 Every output is the same sum with and without a group; what decides is time alone.
 """
@@ -47,8 +48,8 @@ class Group:
 def find_groups(lowered: Lowered, chosen: Sequence[Candidate], target: Target) -> list[Group]:
     """Return the groups that can run in bands, in order; they do not overlap.
 
-    A depthwise convolution with the 1x1 convolution after it and the convolution before it, or with one of them; a
-    convolution with the pool after it.
+    A depthwise convolution, or two, with the 1x1 convolution after it and the convolution before it, or with one of
+    them; a convolution between two of 1x1; a convolution with the pool after it.
     """
     joins = _joins(lowered)
     kinds = [_kind(draft, candidate) for draft, candidate in zip(lowered.drafts, chosen, strict=True)]
@@ -64,6 +65,8 @@ def find_groups(lowered: Lowered, chosen: Sequence[Candidate], target: Target) -
 
 
 _PATTERNS = (
+    ("direct", "depthwise", "depthwise", "pointwise"),
+    ("pointwise", "direct", "pointwise"),
     ("direct", "depthwise", "pointwise"),
     ("depthwise", "pointwise"),
     ("direct", "depthwise"),
