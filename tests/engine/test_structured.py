@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fastcnn.engine.graph import Graph, GraphError
+from fastcnn.engine.graph.schema import MAX_WINDOW
 from fastcnn.engine.plan.lowering import structured as lowering
+from fastcnn.engine.plan.passes import sweep_train
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.nets import DIRECT, ISAS, Maker, compiled, error_of, inputs_for, native, poison
 from tests.engine.structured_nets import acdc, block_circulant, circulant, fastfood, signs, with_bias
@@ -137,6 +139,61 @@ def test_small_layers_are_expanded(isa: str, kind: str) -> None:
         )  # fmt: skip
     graph = make.graph(y)
     assert error_of(expanded(graph, isa), inputs_for(graph), least=1.0) <= DIRECT
+
+
+def train(make: Maker, cores: list[tuple[int, int, int, int]], shape: tuple[int, ...], outputs: int, bias: bool) -> str:
+    """A node with these cores on the first input."""
+    params = {f"core{k}": make.normal(*core) * np.float32(core[0] * core[2]) ** -0.5 for k, core in enumerate(cores)}
+    return make.op(
+        "tt_linear", "x0", params=with_bias(make, params, outputs, bias), in_features=shape[-1], out_features=outputs
+    )
+
+
+TRAINS = {
+    "rightward": [(1, 2, 7, 3), (3, 3, 5, 4), (4, 2, 6, 1)],
+    "leftward": [(1, 7, 2, 3), (3, 5, 3, 4), (4, 6, 2, 1)],
+    "one core": [(1, 12, 20, 1)],
+    "four": [(1, 3, 4, 5), (5, 4, 3, 8), (8, 2, 4, 2), (2, 5, 2, 1)],
+}
+
+
+@pytest.mark.parametrize("name", TRAINS)
+def test_walks_through_a_train(isa: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both directions, padded inputs and cut outputs, more axes, with and without a bias, at one batch and another."""
+    monkeypatch.setattr(sweep_train, "pays", lambda *given: True)
+    cores = TRAINS[name]
+    inputs, outputs = (int(np.prod([core[i] for core in cores])) for i in (2, 1))
+    shapes: list[tuple[int, ...]] = [*cores]
+    assert (sweep_train._macs(shapes, True) < sweep_train._macs(shapes, False)) == (name in ("rightward", "four"))
+    for lead, cut, bias in (((3,), 0, True), ((1,), 1, False), ((2, 2), 1, True), ((2, 1, 3), 0, False)):
+        shape = (*lead, inputs - cut)
+        make = Maker(7 + cut, shape)
+        graph = make.graph(train(make, cores, shape, outputs - cut, bias))
+        for threads in (1, 2):
+            net = compiled(graph, isa, threads)
+            assert any("cores one after the other" in note for note in net.plan.notes)
+            poison(net)
+            assert error_of(net, inputs_for(graph), least=1.0) <= DIRECT
+
+
+def test_a_train_is_walked_where_it_pays(isa: str) -> None:
+    """A large layer at few rows: no array of its size is made. Small layers, and high ranks, are expanded."""
+    if isa != ISAS[-1]:
+        pytest.skip("a rule, the same on all")
+    large = {f"core{k}": np.zeros(core, np.float32) for k, core in enumerate([(1, 64, 64, 4), (4, 64, 64, 1)])}
+    assert sweep_train.pays(large, (1, 4096), 4096)
+    assert sweep_train.pays(large, (16, 4096), 4096)
+    small = {f"core{k}": np.zeros(core, np.float32) for k, core in enumerate([(1, 4, 3, 4), (4, 4, 4, 1)])}
+    assert not sweep_train.pays(small, (1, 12), 16)
+    full = {f"core{k}": np.zeros(core, np.float32) for k, core in enumerate([(1, 64, 64, 512), (512, 64, 64, 1)])}
+    assert not sweep_train.pays(full, (64, 4096), 4096)
+    padded = {"core0": np.zeros((1, 1, MAX_WINDOW + 2, 1), np.float32)}
+    assert not sweep_train.pays(padded, (1, 1), 1)
+    make = Maker(0, (1, 4096))
+    graph = make.graph(train(make, [(1, 64, 64, 4), (4, 64, 64, 1)], (1, 4096), 4096, True))
+    net = compiled(graph, isa, 2)
+    assert net.plan.weight_bytes < 1 << 20
+    assert error_of(net, inputs_for(graph), least=1.0) <= DIRECT
 
 
 BAD: list[tuple[str, Case, Case, str]] = [

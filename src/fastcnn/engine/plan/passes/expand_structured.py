@@ -1,7 +1,8 @@
 """Structured layers become the dense ones they stand for, exact up to rounding.
 
 For kernels that work on dense weights: a matrix of b x b circulant blocks takes b times the memory that its vectors do.
-A cascade of ACDC layers with activations between them becomes one dense layer for each.
+A cascade of ACDC layers with activations between them becomes one dense layer for each. A tensor train becomes a walk
+through its cores instead where that takes less time (:mod:`fastcnn.engine.plan.passes.sweep_train`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.structured import cores_of
 from fastcnn.engine.plan.limits import memory_limit
+from fastcnn.engine.plan.passes import sweep_train
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild
 
 Layer = tuple[Array, Array | None]
@@ -45,6 +47,11 @@ def run(
         arrays = {role: weights[key] for role, key in node.params.items()}
         if keep(node, arrays, shapes[node.inputs[0]]):
             nodes.append(node)
+            continue
+        if node.op == "tt_linear" and sweep_train.pays(arrays, shapes[node.inputs[0]], node.attrs["out_features"]):
+            nodes += sweep_train.walk(node, arrays, shapes[node.inputs[0]], weights)
+            if notes is not None:
+                notes.append(f"{node.name}: {node.op} multiplies by its cores one after the other")
             continue
         channels = shapes[node.inputs[0]][1 if node.op == "block_circulant_conv2d" else -1]
         layers = _LAYERS[node.op](node, arrays, channels)
