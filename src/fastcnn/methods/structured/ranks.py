@@ -248,6 +248,8 @@ def _fast_enough(ladder: Ladder, config: RankConfig, sight: Sight | None) -> Ran
     if not math.isfinite(dense):
         raise DeclinedError("the engine cannot run it, so that there is no time to go by")
     steps = [ranks for ranks in ladder.steps(config) if not ladder.why_no_gain(ranks)]
+    if not steps:
+        raise DeclinedError(ladder.why_no_gain(ladder.steps(config)[0]))
     low, high, times = -1, len(steps) - 1, dict[int, float]()
     while low < high:
         middle = (low + high + 1) // 2
@@ -257,9 +259,7 @@ def _fast_enough(ladder: Ladder, config: RankConfig, sight: Sight | None) -> Ran
         else:
             high = middle - 1
     if low < 0:
-        fastest = (
-            f"{min(times.values()):.3g} ms at {shown(steps[min(times, key=times.__getitem__)])}" if times else "none"
-        )
+        fastest = f"{min(times.values()):.3g} ms at {shown(steps[min(times, key=times.__getitem__)])}"
         raise DeclinedError(
             f"no ranks are {config.speedup:g} times as fast as its {dense:.3g} ms; fastest that were tried: {fastest}"
         )

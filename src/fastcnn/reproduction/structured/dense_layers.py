@@ -77,11 +77,11 @@ class Gate:
 
 
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
-    "tensor-train": lambda seed: TTLinear(SIZE, SIZE, rank=12, factors=5),
+    "tensor-train": lambda seed: TTLinear(SIZE, SIZE, rank=8, factors=5),
     "circulant": lambda seed: CirculantLinear(SIZE, SIZE, seed=seed),
     "block-circulant": lambda seed: BlockCirculantLinear(SIZE, SIZE, block_size=16),
     "fastfood": lambda seed: FastfoodLinear(SIZE, SIZE, seed=seed),
-    "acdc": lambda seed: ACDCLinear(SIZE, SIZE, layers=12, seed=seed),
+    "acdc": lambda seed: ACDCLinear(SIZE, SIZE, layers=4, seed=seed),
 }
 """What stands for the layer of 1024x1024, made from a seed."""
 GATES = {
@@ -214,7 +214,7 @@ def train(trial: Trial, data: str, runs: Path, *, epochs: int) -> None:
     folder = trial.folder(runs)
     seed_all(trial.seed)
     model: nn.Module = build(net, way, trial.seed)
-    settings = {"epochs": epochs, "batch": BATCH, "optimizer": "adam", "rates": RATES, "schedule": SCHEDULE}
+    settings = {"epochs": epochs, "batch": BATCH, "optimizer": "adam", "rate": RATES[net], "schedule": SCHEDULE}
     dense_weights = weights_of(model, HIDDEN["denil"]) if way == "predicted" else SIZE * SIZE
     if way == "predicted":
         fit(model, epochs=SHORT_RUN, checkpoint_dir=folder / "short_run")
@@ -346,7 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             run_trials(MODULE, common, chosen, options.runs, jobs=options.jobs, title="dense layers")
         finally:
-            results = gather(all_trials, options.runs)
+            results = gather(all_trials, options.runs, group=lambda trial: trial.name.split("/")[0])
             found = summary(results, options.nets, options.seeds)
             write_atomically(options.out, json.dumps({**found, "runs": results}, indent=1) + "\n")
         print(table(found))

@@ -28,7 +28,7 @@ from fastcnn.reporting.host import commit, host_facts
 
 RESULT, LOG = "result.json", "log.txt"
 MUST_AGREE = ("torch", "data_sha256", "settings")
-"""Parts of a result that are the same in all trials of one record."""
+"""Parts of a result that are the same in all trials that are compared with each other."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -130,8 +130,10 @@ def write_result(
     write_atomically(trial.folder(runs) / RESULT, json.dumps(plain(document), indent=1) + "\n")
 
 
-def gather(trials: Iterable[Trial], runs: Path) -> list[dict[str, Any]]:
-    """Results of the finished trials, in that order.
+def gather(
+    trials: Iterable[Trial], runs: Path, *, group: Callable[[Trial], str] = lambda trial: ""
+) -> list[dict[str, Any]]:
+    """Results of the finished trials, in that order; those of one ``group`` are compared with each other.
 
     Raises
     ------
@@ -139,11 +141,13 @@ def gather(trials: Iterable[Trial], runs: Path) -> list[dict[str, Any]]:
         If two of them were made from other data, with another torch or by other settings.
     """
     found = [(trial, result) for trial in trials if (result := trial.result(runs)) is not None]
+    first: dict[str, tuple[Trial, dict[str, Any]]] = {}
     for trial, result in found:
+        other, known = first.setdefault(group(trial), (trial, result))
         for name in MUST_AGREE:
-            if result[name] != found[0][1][name]:
+            if result[name] != known[name]:
                 raise ValueError(
-                    f"{trial} was made with another {name} than {found[0][0]}: {result[name]} and {found[0][1][name]}; "
+                    f"{trial} was made with another {name} than {other}: {result[name]} and {known[name]}; "
                     f"remove {trial.folder(runs)} or use another folder"
                 )
     return [result for _, result in found]
