@@ -43,7 +43,7 @@ def test_the_layer_that_loses_nothing_gives_up_first() -> None:
     torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-5)
     lines = {line.layer: line for line in fc.report(small).layers}
     assert lines["2"].status == "declined"
-    assert "other layers lose less for each parameter" in lines["2"].why
+    assert "other layers lose less for what they give up" in lines["2"].why
 
 
 @pytest.mark.parametrize("budget", [0.9, 0.6, 0.3])
@@ -87,6 +87,27 @@ def test_energies_are_of_outputs_where_inputs_are_known() -> None:
     small = fc.convert(model, fc.SVDConfig(budget=0.5, multiple_of=1, ridge=1e-6), data=data)
     assert size(small) <= 0.5 * size(model)
     torch.testing.assert_close(small(data), model(data), rtol=1e-3, atol=1e-3)
+
+
+def test_a_budget_of_multiply_adds() -> None:
+    """It falls on the layers with many positions, where one of parameters falls on those with many weights."""
+    torch.manual_seed(5)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(64, 256), nn.Linear(256, 10),
+    ).eval()  # fmt: skip
+    data = torch.randn(400, 3, 12, 12)
+    dense = calibrate.layer_macs(model, data)
+    assert dense == {"0": 432 * 144, "1": 2304 * 144, "4": 64 * 256, "5": 2560}
+    config = fc.SVDConfig(budget=0.6, budget_of="multiply-adds", multiple_of=1)
+    fast = fc.convert(model, config, data=data)
+    assert sum(calibrate.layer_macs(fast, data).values()) <= 0.6 * sum(dense.values())
+    assert isinstance(fast[4], nn.Linear)  # type: ignore[index]
+    small = fc.convert(model, fc.SVDConfig(budget=0.6, multiple_of=1), data=data)
+    assert size(small) <= 0.6 * size(model)
+    assert not isinstance(small[4], nn.Linear)  # type: ignore[index]
+    with pytest.raises(ValueError, match="multiply-adds depend on the size of the input"):
+        fc.convert(model, config)
 
 
 @pytest.mark.parametrize("config", [fc.TuckerConfig(budget=0.6), fc.SeparableConfig(budget=0.6)])

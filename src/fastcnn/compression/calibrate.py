@@ -266,6 +266,25 @@ def _order(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str
     return list(seen)
 
 
+def layer_macs(model: nn.Module, batch: Tensor) -> dict[str, int]:
+    """Multiply-adds that each convolution and linear layer makes for one input of a batch; all of its calls together.
+
+    Raises
+    ------
+    ValueError
+        If the model does not run on the batch.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    found = dict.fromkeys(names, 0)
+    with _evaluating(model), torch.no_grad():
+        _order(model, names, [batch])  # says so if it does not run
+        for name, _, y in _calls(model, names, batch[:1]):
+            layer = model.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            found[name] += layer.weight.numel() * (y.numel() // len(layer.weight))
+    return found
+
+
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
 

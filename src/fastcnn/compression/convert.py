@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.compression.calibrate import inputs_of, replace_calibrated, sights
+from fastcnn.compression.calibrate import inputs_of, layer_macs, replace_calibrated, sights
 from fastcnn.compression.report import attach
 from fastcnn.compression.share_out import share_out
 from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, check_patterns
@@ -134,8 +134,11 @@ def convert(
     batches = list(inputs_of(data)) if data is not None and config.calibrates else None
     choice: MethodConfig | Mapping[str, Choice] = config
     if isinstance(config, RankConfig) and config.budget is not None:
+        if config.budget_of == "multiply-adds" and batches is None:
+            raise ValueError("multiply-adds depend on the size of the input: give convert data, or budget parameters")
         seen = ((name, None) for name in names) if batches is None else sights(fresh, names, batches)
-        choice = share_out(fresh, method, config, seen)
+        macs = layer_macs(fresh, batches[0]) if batches and config.budget_of == "multiply-adds" else None
+        choice = share_out(fresh, method, config, seen, macs)
     if batches is not None:
         attach(fresh, replace_calibrated(copy_model(fresh), fresh, method, choice, names, batches))
         return _warn_if_idle(fresh, config)

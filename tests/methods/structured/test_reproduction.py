@@ -148,13 +148,17 @@ def test_conv_net_gates() -> None:
             "dense_macs": {"17": 40},
         }
 
-    def found(drop: float) -> dict[str, Any]:
-        runs = [of(way, 86.0 - drop * (way != "dense"), seed) for way in conv_net.WAYS for seed in range(3)]
-        return conv_net.summary(runs, [0, 1, 2])
+    def found(drop: float, count: int = 11) -> dict[str, Any]:
+        runs = [
+            of(trial.name, 86.0 - drop * (trial.name != "dense"), trial.seed) for trial in conv_net.trials_of([0, 1, 2])
+        ]
+        assert len(runs) == 11
+        return conv_net.summary(runs[:count], [0, 1, 2])
 
     assert found(0.7)["passed"]
     assert [row["way"] for row in found(0.8)["gates"] if not row["passed"]] == ["scheme-2"]
     assert [row["way"] for row in found(0.9)["gates"] if not row["passed"]] == ["scheme-2", "svd"]
+    assert not found(0.7, 10)["passed"]
     assert not conv_net.summary([], [0])["passed"]
     assert "MISSED" in conv_net.table(found(0.8))
 

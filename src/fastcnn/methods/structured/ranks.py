@@ -21,6 +21,7 @@ from fastcnn.methods.contract import DeclinedError, MethodConfig, Sight, Spec, c
 from fastcnn.methods.structured.factored import Factored, Stage, chain_macs
 
 Measure = Literal["squares", "values"]
+BudgetOf = Literal["parameters", "multiply-adds"]
 Ranks = tuple[int, ...]
 """One number for each rank a method has."""
 
@@ -48,8 +49,11 @@ class RankConfig(MethodConfig):
     keep : float, optional
         Largest rank that needs no more than this share of the dense layer's weights.
     budget : float, optional
-        Largest share of the whole model's parameters that may be left, shared out among the matched layers so that they
-        lose the least energy in sum; see :mod:`fastcnn.compression.share_out`. Layers it needs not touch stay dense.
+        Largest share of the whole model's parameters (or multiply-adds) that may be left, shared out among the matched
+        layers so that they lose the least energy in sum; see :mod:`fastcnn.compression.share_out`. Layers that it needs
+        not touch stay dense.
+    budget_of : {"parameters", "multiply-adds"}
+        What ``budget`` is a share of. Multiply-adds are those of one input of ``data``.
     speedup : float, optional
         Largest rank that takes this machine at most 1 / ``speedup`` of the dense layer's time, by measurement at the
         input size that ``data`` shows; see :mod:`fastcnn.compression.latency`.
@@ -65,6 +69,7 @@ class RankConfig(MethodConfig):
     energy: float | None = None
     keep: float | None = None
     budget: float | None = None
+    budget_of: BudgetOf = "parameters"
     speedup: float | None = None
     measure: Measure = "squares"
     multiple_of: int | None = None
@@ -85,6 +90,7 @@ class RankConfig(MethodConfig):
                     raise ValueError(f"{name}=0 keeps nothing: give a share above 0")
         if self.speedup is not None:
             check_range("speedup", self.speedup, 1.0, 1e3)
+        check_choice("budget_of", self.budget_of, ("parameters", "multiply-adds"))
         check_choice("measure", self.measure, ("squares", "values"))
         if self.multiple_of is not None:
             check_count("multiple_of", self.multiple_of, 1)

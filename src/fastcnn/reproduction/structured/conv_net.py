@@ -11,8 +11,9 @@ in the same order, since fine-tuning alone makes any net better:
 - ``svd``: every layer, under one budget of 29 % of the parameters;
 - ``cp``: one layer with 4 times fewer multiply-adds.
 
-Each training is a process of its own with one thread, and leaves its result in the folder ``--runs``; what is there is
-not trained again, and an interrupted training goes on from its checkpoint.
+The last two are fine-tuned for the first seed alone. Each training is a process of its own with one thread, and leaves
+its result in the folder ``--runs``; what is there is not trained again, and an interrupted training goes on from its
+checkpoint.
 
 References
 ----------
@@ -37,7 +38,7 @@ from torch import Tensor, nn
 
 import fastcnn
 from fastcnn.cli.output import log, write_atomically
-from fastcnn.methods.contract import spec_of
+from fastcnn.compression.calibrate import layer_macs
 from fastcnn.methods.structured.cp import CPConfig
 from fastcnn.methods.structured.separable import SeparableConfig
 from fastcnn.methods.structured.svd import SVDConfig
@@ -57,8 +58,8 @@ from fastcnn.reproduction.winograd_labels.nets import INPUT_SHAPE, vgg_like
 from fastcnn.reproduction.winograd_labels.pictures import Pictures, ShiftedBatches, load_pictures
 
 MODULE = "fastcnn.reproduction.structured.conv_net"
-EPOCHS, BATCH, PEAK, DECAY = 4, 128, 0.02, 5e-4
-"""Of fine-tuning, by the course of training; a fifth of its highest rate."""
+EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 4, 128, 0.008, 0.9, 5e-4
+"""Of fine-tuning, by SGD with Nesterov's momentum; the rate falls along a line to zero."""
 CALIBRATION = 256
 """Pictures, from the training set."""
 SPEEDUP = 1.1
@@ -96,6 +97,8 @@ GATES = {
     "cp": Gate(fewer=4.0, drop=1.0),
 }
 WAYS = ("dense", *GATES)
+HEADLINE = ("dense", "tucker", "scheme-2")
+"""Ways that every seed takes; the others take the first alone."""
 
 
 def load_base(runs: Path, seed: int) -> nn.Sequential:
@@ -122,7 +125,9 @@ def convert(net: nn.Module, way: str, pictures: Pictures, ranks: Mapping[str, Se
         return net
     if way == "scheme-2":
         convs = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)][1:]
-        return fastcnn.convert(net, SeparableConfig(keep=0.37, multiple_of=8), layers=convs, data=data)
+        return fastcnn.convert(
+            net, SeparableConfig(budget=0.4, budget_of="multiply-adds", multiple_of=1), layers=convs, data=data
+        )
     if way == "svd":
         return fastcnn.convert(net, SVDConfig(budget=0.29, multiple_of=1), data=data)
     return fastcnn.convert(net, CPConfig(keep=0.25, multiple_of=8), layers=ONE_LAYER, data=data)
@@ -130,23 +135,7 @@ def convert(net: nn.Module, way: str, pictures: Pictures, ranks: Mapping[str, Se
 
 def macs(model: nn.Module) -> dict[str, int]:
     """Multiply-adds of each convolution and linear layer for one picture."""
-    found: dict[str, int] = {}
-
-    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        positions = output[0, 0].numel() if output.dim() == 4 else 1
-        found[name] = spec_of(module).weights * positions
-
-    hooks = [
-        module.register_forward_hook(partial(note, name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    with torch.no_grad():
-        model(torch.zeros(1, *INPUT_SHAPE))
-    for hook in hooks:
-        hook.remove()
-    return found
+    return layer_macs(model, torch.zeros(1, *INPUT_SHAPE))
 
 
 def choose_ranks(net: nn.Module, pictures: Pictures, threads: int) -> dict[str, Any]:
@@ -185,22 +174,20 @@ def train(trial: Trial, data: Path, runs: Path) -> None:
     batches = ShiftedBatches(known, batch_size=BATCH)
     small = small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
-    def optimizer(params: list[Tensor], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        return dense_training.OneCycleSGD(params, lr=lr, weight_decay=weight_decay, total_steps=EPOCHS * len(batches))
-
     history = fastcnn.finetune(
         small,
         batches,
         epochs=EPOCHS,
-        optimizer=optimizer,
-        lr=PEAK,
+        optimizer=partial(torch.optim.SGD, momentum=MOMENTUM, nesterov=True),
+        lr=RATE,
         weight_decay=DECAY,
+        schedule="linear",
         evaluate=lambda model: dense_training.top1(model, unknown),
         checkpoint_dir=trial.folder(runs),
         checkpoint_every=dense_training.CHECKPOINT_EVERY,
         seed=trial.seed,
     )
-    settings = {"epochs": EPOCHS, "batch": BATCH, "peak": PEAK, "weight_decay": DECAY, "calibration": CALIBRATION}
+    settings = {"epochs": EPOCHS, "batch": BATCH, "rate": RATE, "weight_decay": DECAY, "calibration": CALIBRATION}
     write_result(
         trial, runs, {"accuracy": history.metric, **found}, history=history, settings=settings, data=known.sha256
     )
@@ -218,14 +205,21 @@ def _train_base(trial: Trial, known: Pictures, unknown: Pictures, runs: Path) ->
     write_atomically(folder / RESULT, json.dumps({"name": trial.name, **record}, indent=1) + "\n")
 
 
+def trials_of(seeds: Sequence[int]) -> list[Trial]:
+    """What is to be trained."""
+    return [Trial(name=way, seed=seed) for seed in seeds for way in WAYS if way in HEADLINE or seed == seeds[0]]
+
+
 def summary(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """The gates, and whether they hold; ``passed`` only with every training there."""
     by_way = {way: [result for result in results if result["name"] == way] for way in WAYS}
     rows = []
     for way, gate in GATES.items():
-        mine, dense = by_way[way], by_way["dense"]
+        mine = by_way[way]
+        dense = [run for run in by_way["dense"] if run["seed"] in {other["seed"] for other in mine}]
         if not mine or not dense:
             continue
+        whole = len(mine) == len(dense) == sum(trial.name == way for trial in trials_of(seeds))
         ours, theirs = (Spread.of(run["accuracy"] for run in runs) for runs in (mine, dense))
         drop = theirs.mean - ours.mean
         drop = 100 * drop / theirs.mean if gate.relative else drop
@@ -241,11 +235,10 @@ def summary(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[
                 "drop": drop,
                 "drop_is": "percent" if gate.relative else "points",
                 "max_drop": gate.drop,
-                "passed": bool(fewer >= gate.fewer - 1e-9 and drop <= gate.drop + 1e-9 and len(mine) == len(seeds)),
+                "passed": bool(fewer >= gate.fewer - 1e-9 and drop <= gate.drop + 1e-9 and whole),
             }
         )
-    whole = all(len(by_way[way]) == len(seeds) for way in WAYS)
-    return {"passed": whole and all(row["passed"] for row in rows), "gates": rows}
+    return {"passed": len(rows) == len(GATES) and all(row["passed"] for row in rows), "gates": rows}
 
 
 def _fewer(way: str, run: Mapping[str, Any]) -> float:
@@ -310,7 +303,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, known: Pictures) -> int:
     bases = [Trial(name=BASE, seed=seed) for seed in options.seeds]
-    trials = [Trial(name=way, seed=seed) for seed in options.seeds for way in WAYS]
+    trials = trials_of(options.seeds)
     run: Callable[..., None] = partial(
         run_trials,
         MODULE,
