@@ -23,7 +23,7 @@ from fastcnn.compression.latency import layer_ms
 from fastcnn.methods.contract import LayerReport, MethodConfig, Sight
 from fastcnn.methods.registry import Method
 from fastcnn.methods.replace import Choice, replace_layers
-from fastcnn.methods.structured.calibration import Gatherer
+from fastcnn.methods.structured.calibration import MOST_WIDE_ROWS, Gatherer
 
 Batches = Sequence[Tensor]
 
@@ -140,9 +140,9 @@ def _parts(model: nn.Module, names: Sequence[str], size: Callable[[Gatherer], in
 
 
 def _moment_bytes(gatherer: Gatherer) -> int:
-    """Of a layer's second moments, float64."""
+    """Of a layer's second moments, or its rows, float64."""
     n, m = gatherer.layer.weight[0].numel(), len(gatherer.layer.weight)
-    return 8 * n * (n * gatherer.groups + m)
+    return 8 * MOST_WIDE_ROWS * (n + m) if gatherer.wide else 8 * n * (n * gatherer.groups + m)
 
 
 def _output_bytes(gatherer: Gatherer) -> int:

@@ -201,7 +201,6 @@ def outputs_error(dense: nn.Conv2d | nn.Linear, weight: Tensor, moments: Moments
     groups = len(moments.groups)
     pairs = zip(dense.weight.detach().double().cpu().chunk(groups), weight.double().cpu().chunk(groups), strict=True)
     for (own, other), part in zip(pairs, moments.groups, strict=True):
-        matrix, changed, seen = own.flatten(1), (own - other).flatten(1), part.covariance
-        lost += float(((changed @ seen) * changed).sum())
-        whole += float(((matrix @ seen) * matrix).sum())
+        lost += part.energy((own - other).flatten(1))
+        whole += part.energy(own.flatten(1))
     return math.sqrt(max(lost, 0.0) / whole) if whole > 0 else 0.0

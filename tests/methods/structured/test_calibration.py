@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 import fastcnn as fc
 from fastcnn.compression.calibrate import _move_norm, _norm_inputs, sights
-from fastcnn.methods.structured.calibration import Gatherer, whitened_svd
+from fastcnn.methods.contract import DeclinedError
+from fastcnn.methods.structured import calibration
+from fastcnn.methods.structured.calibration import Gatherer, RowMoments, whitened_svd
 
 CONFIGS: list[Any] = [
     fc.SVDConfig(rank=8),
@@ -195,6 +197,45 @@ def test_norms_follow_what_conversion_changed() -> None:
         want = model(y)
         assert float((changed(y) - want).abs().max() / want.abs().max()) < 0.01
         assert not torch.allclose(changed[1].running_var, model[1].running_var, rtol=0.5)  # type: ignore[index,arg-type]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("ridge", [1e-3, 0.5])
+def test_wide_layers_keep_rows_and_come_out_the_same(bias: bool, ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer samples than features, as of the first linear layer of VGG-16: no matrix of its inputs squared."""
+    torch.manual_seed(6)
+    model = nn.Sequential(nn.Linear(48, 40, bias=bias), nn.ReLU(), nn.Linear(40, 12, bias=bias))
+    data = [torch.randn(9, 20) @ torch.randn(20, 48) + 1 for _ in range(3)]
+    config = fc.SVDConfig(rank=7, ridge=ridge, force=True)
+    want = fc.convert(model, config, data=data)
+    monkeypatch.setattr(calibration, "WIDEST", 4)
+    got = fc.convert(model, config, data=data)
+    for x in (*data, torch.randn(5, 48)):
+        torch.testing.assert_close(got(x), want(x), rtol=1e-3, atol=1e-4)
+    ((_, sight), _) = sights(model, ["0", "2"], data)
+    assert sight is not None
+    rows = sight.moments.of_group(0)
+    assert isinstance(rows, RowMoments)
+    x = torch.cat(data).double()
+    x = x - x.mean(0) if bias else x
+    matrix = torch.randn(5, 48, dtype=torch.float64)
+    assert rows.energy(matrix) == pytest.approx(float((x @ matrix.T).square().sum()) / len(x))
+    for what in ("second", "covariance"):
+        with pytest.raises(DeclinedError, match=r"second moments of its 48 inputs take .* leave data out"):
+            getattr(rows, what)
+
+
+def test_wide_layers_take_a_few_positions_of_each_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "WIDEST", 4)
+    monkeypatch.setattr(calibration, "MOST_WIDE_ROWS", 12)
+    layer, x = nn.Linear(8, 3), torch.arange(4 * 30 * 8.0).reshape(4, 30, 8)
+    gatherer = Gatherer(layer, 4)
+    gatherer.add(x, layer(x).detach())
+    moments = gatherer.moments()
+    assert moments.count == 12
+    part = moments.of_group(0)
+    assert isinstance(part, RowMoments)
+    torch.testing.assert_close(part.outputs, layer(part.inputs.float()).double(), rtol=1e-5, atol=1e-3)
 
 
 def off_centre(norm: nn.BatchNorm2d, mean: Tensor) -> Tensor:

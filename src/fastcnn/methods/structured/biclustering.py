@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastcnn.methods.contract import DeclinedError, check_finite
-from fastcnn.methods.structured.calibration import GroupMoments, Moments
+from fastcnn.methods.structured.calibration import Moments, Seen
 from fastcnn.methods.structured.clusters import balanced_clusters, regroup
 from fastcnn.methods.structured.outer_products import outer_products
 
@@ -416,7 +416,7 @@ def goals(
     ]
 
 
-def _data_goal(weight: Tensor, seen: GroupMoments, ridge: float) -> Goal:
+def _data_goal(weight: Tensor, seen: Seen, ridge: float) -> Goal:
     """The best weight for what the layer is given, and the covariance of that; ridge pulls both to no calibration."""
     flat = weight.flatten(1)
     covariance = seen.covariance

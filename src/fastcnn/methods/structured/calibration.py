@@ -14,22 +14,68 @@ nonlinearity; Xue, Li and Gong 2013 for the plain form.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcnn.methods.contract import Sight
+from fastcnn.methods.contract import DeclinedError, Sight
 from fastcnn.methods.structured.factored import FactoredConv2d
 
 MOST_SAMPLES = 20_000
 """Positions of all calibration inputs together that a convolution's moments are taken over, or 8 n if that is more."""
+WIDEST = 8192
+"""Inputs of a linear layer whose second moments are gathered in a matrix, of 512 MB."""
+MOST_WIDE_ROWS = 2048
+"""Rows that are kept of a wider layer."""
+
+
+Unscale = Callable[[Tensor], Tensor]
+
+
+class Seen(Protocol):
+    """Means and second moments of one group's inputs x and the original net's outputs y, float64 on the CPU."""
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x], shape (n,)."""
+
+    @property
+    def out_mean(self) -> Tensor:
+        """E[y], shape (m,)."""
+
+    @property
+    def centred(self) -> bool:
+        """Whether the layer has a bias to make up for means."""
+
+    @property
+    def second(self) -> Tensor:
+        """E[x x^T], shape (n, n)."""
+
+    @property
+    def covariance(self) -> Tensor:
+        """Cov(x), or E[x x^T] for a layer without bias."""
+
+    @property
+    def cross_covariance(self) -> Tensor:
+        """Cov(y, x), or E[y x^T], shape (m, n)."""
+
+    def energy(self, matrix: Tensor) -> float:
+        """tr(A S A^T) of a matrix A (p, n), with S the covariance: the energy of A x."""
+
+    def scaled(self, matrix: Tensor, ridge: float) -> tuple[Tensor, Unscale]:
+        """The best matrix for the inputs, drawn to ``matrix`` by the ridge, times a root of S; how to undo that root.
+
+        The norm of the first is that of the outputs; the second serves any rows.
+        """
 
 
 @dataclass(frozen=True)
 class GroupMoments:
-    """Means and second moments of one group, float64 on the CPU.
+    """Moments as matrices.
 
     Parameters
     ----------
@@ -61,15 +107,108 @@ class GroupMoments:
         """Cov(y, x), or E[y x^T]."""
         return self.cross - torch.outer(self.out_mean, self.mean) if self.centred else self.cross
 
+    def energy(self, matrix: Tensor) -> float:
+        """tr(A S A^T)."""
+        return float(((matrix @ self.covariance) * matrix).sum())
+
+    def scaled(self, matrix: Tensor, ridge: float) -> tuple[Tensor, Unscale]:
+        """By the lower triangular root L of S."""
+        covariance, added = _ridged(self.covariance, ridge)
+        lower = torch.linalg.cholesky(covariance)
+        target = self.cross_covariance + added * matrix
+        # M L = (Cov(y, x) + ridge W) L^-T, as M = (...) (L L^T)^-1.
+        scaled = torch.linalg.solve_triangular(lower, target.T, upper=False).T
+        return scaled, lambda rows: torch.linalg.solve_triangular(lower.T, rows.T, upper=True).T
+
+
+@dataclass(frozen=True)
+class RowMoments:
+    """Moments of a layer so wide that a matrix of (n, n) would fill the memory: the inputs and outputs themselves.
+
+    There are fewer of them than features, so that S is a multiple of the identity (the ridge) but for the directions
+    that they span: S + c I = V (D + c I) V^T + c (I - V V^T), of which any power is as simple.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (samples, n)
+    outputs : Tensor, shape (samples, m)
+        Of the original net.
+    centred : bool
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    centred: bool
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x]."""
+        return self.inputs.mean(0)
+
+    @property
+    def out_mean(self) -> Tensor:
+        """E[y]."""
+        return self.outputs.mean(0)
+
+    @property
+    def second(self) -> Tensor:
+        """E[x x^T].
+
+        Raises
+        ------
+        DeclinedError
+            Always: who needs it cannot serve such a layer.
+        """
+        n = self.inputs.shape[1]
+        raise DeclinedError(
+            f"second moments of its {n} inputs take {8 * n * n / 2**30:.1f} GiB, several times over: leave data out"
+        )
+
+    @property
+    def covariance(self) -> Tensor:
+        """As :attr:`second`."""
+        return self.second
+
+    @property
+    def cross_covariance(self) -> Tensor:
+        """Cov(y, x), or E[y x^T]."""
+        x, y = self._apart()
+        return y.T @ x / len(x)
+
+    def _apart(self) -> tuple[Tensor, Tensor]:
+        """Inputs and outputs, without their means where a bias makes up for those."""
+        if not self.centred:
+            return self.inputs, self.outputs
+        return self.inputs - self.mean, self.outputs - self.out_mean
+
+    def energy(self, matrix: Tensor) -> float:
+        """tr(A S A^T)."""
+        x, _ = self._apart()
+        return float((x @ matrix.T).square().sum()) / len(x)
+
+    def scaled(self, matrix: Tensor, ridge: float) -> tuple[Tensor, Unscale]:
+        """By the symmetric root of S."""
+        x, y = self._apart()
+        _, singular, right = torch.linalg.svd(x, full_matrices=False)
+        variances = singular.square() / len(x)
+        added = _added(float(variances.sum()) / x.shape[1], ridge)
+        along = (variances + added) ** -0.5 - added**-0.5
+
+        def unscaled(rows: Tensor) -> Tensor:
+            out: Tensor = rows * added**-0.5 + (rows @ right.T * along) @ right
+            return out
+
+        return unscaled(y.T @ x / len(x) + added * matrix), unscaled
+
 
 @dataclass(frozen=True)
 class Moments:
     """Of every group of a layer, from ``count`` samples."""
 
-    groups: tuple[GroupMoments, ...]
+    groups: tuple[Seen, ...]
     count: int
 
-    def of_group(self, index: int) -> GroupMoments:
+    def of_group(self, index: int) -> Seen:
         """Moments of one group."""
         return self.groups[index]
 
@@ -88,20 +227,14 @@ class Spectrum:
         return root[:, None] * self._right[:rank], self._left[:, :rank] * root
 
 
-def whitened_svd(matrix: Tensor, moments: GroupMoments | None, ridge: float) -> Spectrum:
+def whitened_svd(matrix: Tensor, moments: Seen | None, ridge: float) -> Spectrum:
     """SVD of a weight (m, n), in the norm of its outputs where moments are given."""
     if moments is None:
         left, singular, right = torch.linalg.svd(matrix, full_matrices=False)
         return Spectrum(singular, left, right)
-    covariance, added = _ridged(moments.covariance, ridge)
-    lower = torch.linalg.cholesky(covariance)
-    target = moments.cross_covariance + added * matrix
-    # M L = (Cov(y, x) + ridge W) L^-T, as M = (...) (L L^T)^-1.
-    scaled = torch.linalg.solve_triangular(lower, target.T, upper=False).T
+    scaled, unscale = moments.scaled(matrix, ridge)
     left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
-    # right L^-1, by a triangular system in L^T.
-    unscaled = torch.linalg.solve_triangular(lower.T, right.T, upper=True).T
-    return Spectrum(singular, left, unscaled)
+    return Spectrum(singular, left, unscale(right))
 
 
 @dataclass
@@ -123,11 +256,17 @@ class Gatherer:
     calls: int = 0
     _count: int = 0
     _sums: list[list[Tensor]] = field(default_factory=list)
+    _rows: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
     def groups(self) -> int:
         """Groups of channels with moments of their own."""
         return self.layer.groups if isinstance(self.layer, nn.Conv2d) else 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether rows are kept instead of matrices of second moments."""
+        return isinstance(self.layer, nn.Linear) and self.layer.in_features > WIDEST
 
     @property
     def most_rows(self) -> int:
@@ -137,7 +276,7 @@ class Gatherer:
     def outputs(self, wanted: Tensor, call: int) -> Tensor:
         """Rows (samples, m) of what the original net has behind the layer in its call of that number."""
         if isinstance(self.layer, nn.Linear):
-            return wanted.reshape(-1, wanted.shape[-1])
+            return self._linear_rows(wanted, call)
         rows, columns = self._positions(wanted.shape[2], wanted.shape[3], call)
         return wanted[:, :, rows, columns].transpose(1, 2).flatten(0, 1)
 
@@ -145,7 +284,7 @@ class Gatherer:
         """Rows (samples, groups * n) of what the layer is given, patch by patch."""
         layer = self.layer
         if isinstance(layer, nn.Linear):
-            return given.reshape(-1, given.shape[-1])
+            return self._linear_rows(given, call)
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         windows = F.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
         for axis in range(2):
@@ -156,8 +295,17 @@ class Gatherer:
         rows, columns = self._positions(windows.shape[2], windows.shape[3], call)
         return windows[:, :, rows, columns].transpose(1, 2).flatten(0, 1).flatten(1)
 
+    def _linear_rows(self, values: Tensor, call: int) -> Tensor:
+        """All rows (samples, features); of a wide layer the same few positions of every input."""
+        if not self.wide or values.dim() < 3:
+            return values.reshape(-1, values.shape[-1])
+        places = values.flatten(1, -2)
+        picked, _ = self._positions(places.shape[1], 1, call)
+        return places[:, picked].flatten(0, 1)
+
     def _positions(self, height: int, width: int, call: int) -> tuple[Tensor, Tensor]:
-        each = max(1, min(height * width, self.most_rows // max(1, self.expected)))
+        most = MOST_WIDE_ROWS if self.wide else self.most_rows
+        each = max(1, min(height * width, most // max(1, self.expected)))
         picked = torch.randperm(height * width, generator=torch.Generator().manual_seed(call))[:each]
         return picked // width, picked % width
 
@@ -171,6 +319,9 @@ class Gatherer:
         y = outputs.double().cpu()
         self.calls += 1
         self._count += len(x)
+        if self.wide:
+            self._rows.append((x, y))
+            return
         pairs = zip(x.chunk(self.groups, 1), y.chunk(self.groups, 1), strict=True)
         for g, (xs, ys) in enumerate(pairs):
             parts = [xs.sum(0), xs.T @ xs, ys.sum(0), ys.T @ xs]
@@ -190,12 +341,18 @@ class Gatherer:
         """
         if not self._count:
             raise ValueError("the layer saw no calibration input")
-        found = []
+        centred = self.layer.bias is not None
+        if self.wide:
+            x, y = (torch.cat(parts) for parts in zip(*self._rows, strict=True))
+            if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+                raise ValueError("the layer's calibration inputs or outputs hold NaN or Inf")
+            return Moments((RowMoments(x, y, centred),), self._count)
+        found: list[Seen] = []
         for sums in self._sums:
             mean, second, out_mean, cross = (total / self._count for total in sums)
             if not all(bool(torch.isfinite(part).all()) for part in (second, cross)):
                 raise ValueError("the layer's calibration inputs or outputs hold NaN or Inf")
-            found.append(GroupMoments(mean, second, out_mean, cross, centred=self.layer.bias is not None))
+            found.append(GroupMoments(mean, second, out_mean, cross, centred))
         return Moments(tuple(found), self._count)
 
 
@@ -226,9 +383,13 @@ def whitenings(sight: Sight | None, dense: nn.Conv2d, ridge: float) -> list[Whit
 
 def _ridged(covariance: Tensor, ridge: float) -> tuple[Tensor, float]:
     """A covariance with ``ridge`` of its mean variance added to the diagonal, and what that is."""
-    scale = float(covariance.diagonal().mean())
-    added = max(ridge * scale, 1e-9 * scale, 1e-12)  # a covariance of few samples is singular
+    added = _added(float(covariance.diagonal().mean()), ridge)
     return covariance + added * torch.eye(len(covariance), dtype=covariance.dtype), added
+
+
+def _added(variance: float, ridge: float) -> float:
+    """What is added to the variances, of this mean; a covariance of few samples is singular."""
+    return max(ridge * variance, 1e-9 * variance, 1e-12)
 
 
 def refine(layer: FactoredConv2d, dense: nn.Conv2d, sight: Sight | None, ridge: float) -> None:
