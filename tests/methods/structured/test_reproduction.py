@@ -37,6 +37,8 @@ def test_predicted_layers_learn_a_quarter() -> None:
     whole = 784 * 500 + 500 * 500
     assert whole == 4 * dense_layers.weights_of(model, dense_layers.HIDDEN["denil"])
     assert type(model.get_submodule("5")) is nn.Linear
+    equal = dense_layers.build("denil", "dense like predicted", 0)
+    assert 0.97 * parameters(model) < parameters(equal) <= parameters(model)
 
 
 def results(drop: float, *, seeds: int = 3) -> list[dict[str, Any]]:
@@ -47,7 +49,8 @@ def results(drop: float, *, seeds: int = 3) -> list[dict[str, Any]]:
         for seed in range(seeds):
             accuracy = 90.0 + 0.1 * (seed - 1) - (drop if way in dense_layers.GATES else 0.0)
             sizes = {"layer_weights": 1024, "dense_weights": 1024 * 1024} if way in dense_layers.GATES else {}
-            found.append({"name": name, "seed": seed, "accuracy": accuracy, "params": 1, **sizes})
+            settings = {"epochs": dense_layers.EPOCHS}
+            found.append({"name": name, "seed": seed, "accuracy": accuracy, "params": 1, "settings": settings, **sizes})
     return found
 
 
@@ -61,6 +64,11 @@ def test_gates() -> None:
     assert not missed["passed"]
     assert {row["way"] for row in missed["gates"] if not row["passed"]} == {"block-circulant"}
     assert not dense_layers.summary(results(0.5)[:-1], nets, [0, 1, 2])["passed"]
+    assert not dense_layers.summary(results(0.5, seeds=2), nets, [0, 1])["passed"]
+    short = [{**result, "settings": {"epochs": 2}} for result in results(0.5)]
+    assert not dense_layers.summary(short, nets, [0, 1, 2])["passed"]
+    part = [result for result in results(0.5) if result["name"].startswith("mlp/")]
+    assert not dense_layers.summary(part, ["mlp"], [0, 1, 2])["passed"]
     large = [{**result, "dense_weights": 2 * 1024} if "dense_weights" in result else result for result in results(0.0)]
     assert not any(row["passed"] for row in dense_layers.summary(large, nets, [0, 1, 2])["gates"])
 
