@@ -14,7 +14,7 @@ def _never() -> Any:
     raise AssertionError
 
 
-def row(ours: list[float], *, half: list[float], error: float = 1e-6, goal: float = 0.2) -> dict[str, Any]:
+def row(ours: list[float], *, half: list[float], error: float = 1e-6, goal: float | None = 0.2) -> dict[str, Any]:
     """Of a case with these times, beside dense layers of 1.0 (torch) and 0.5, 0.4, 0.5 (ours)."""
     times = {state: {"x": ours, "torch": [1.0] * 3, "fastcnn": [0.5, 0.4, 0.5], HALF: half} for state in linear.STATES}
     case = Case(name="x", batch=1, goal=goal, layer=_never)
@@ -31,6 +31,9 @@ def test_ratios_are_to_the_best_float32_layer_of_their_round() -> None:
     assert "MISSED" in table([found])
     assert row([0.05, 0.05, 0.05], half=[0.2] * 3)["met"]
     assert not row([0.05, 0.05, 0.05], half=[0.2] * 3, error=2e-4)["met"]
+    without = row([9.0] * 3, half=[0.2] * 3, goal=None)
+    assert without["met"] is None
+    assert "MISSED" not in table([without])
 
 
 def test_a_small_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +42,7 @@ def test_a_small_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastcnn.methods.structured.svd import SVDLinear
 
     monkeypatch.setattr(linear, "SIZE", 64)
-    monkeypatch.setattr(linear, "STATES", {"warm": 0, "evicted": 1 << 20})
+    monkeypatch.setattr(linear, "evicted_bytes", lambda: {"warm": 0, "evicted": 1 << 20})
     monkeypatch.setattr(linear, "PEERS", ("openvino",))
     case = Case(name="SVD", batch=2, goal=1e6, layer=lambda: SVDLinear(64, 64, rank=4))
     (found,) = measure([case], threads=1, rounds=1, seconds=0.0)

@@ -85,7 +85,7 @@ def time_in_turns(
     evicted: Mapping[str, int],
     advance: Callable[..., None],
 ) -> dict[str, Times]:
-    """Time all entries once in every round, in each state.
+    """Time all entries once in every round, in each state; every round begins with another one.
 
     Parameters
     ----------
@@ -100,9 +100,10 @@ def time_in_turns(
         If an engine fails.
     """
     times: dict[str, Times] = {state: {entry.label: [] for entry in entries} for state in evicted}
-    for _ in range(rounds):
+    for turn in range(rounds):
+        first = turn % len(entries)
         for state, size in evicted.items():
-            for entry in entries:
+            for entry in (*entries[first:], *entries[:first]):
                 job = _job(entry, threads=threads, seconds=seconds, evict_bytes=size)
                 times[state][entry.label].append(run_worker(job, timeout_s=TIMEOUT_S)["median_ms"])
                 advance(note=f"{state}, {entry.label}")
@@ -112,6 +113,12 @@ def time_in_turns(
 def ratios(times: Mapping[str, Sequence[float]], ours: str, others: Sequence[str]) -> list[float]:
     """Ours over the fastest of the others, round by round."""
     return [own / min(times[label][i] for label in others) for i, own in enumerate(times[ours])]
+
+
+def spread(values: Sequence[float]) -> str:
+    """The middle half of the rounds, in words."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return f"{low:.3g} to {high:.3g}"
 
 
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -112,10 +112,13 @@ def sights(
         gatherers = {name: _gatherer(model, name, batches) for name in part if name in order}
         shapes: dict[str, tuple[int, ...]] = {}
         with _evaluating(model), torch.no_grad():
+
+            def take(name: str, x: Tensor, y: Tensor, gatherers: Any = gatherers, shapes: Any = shapes) -> None:
+                shapes.setdefault(name, (1, *x.shape[1:]))
+                gatherers[name].add(x, y)
+
             for batch in batches:
-                for name, x, y in _calls(model, list(gatherers), batch):
-                    shapes.setdefault(name, (1, *x.shape[1:]))
-                    gatherers[name].add(x, y)
+                _run(model, list(gatherers), batch, take)
         for name in part:
             yield name, _shown(model, name, gatherers.pop(name), shapes[name], threads) if name in order else None
 
@@ -171,27 +174,38 @@ class _Wanted:
             part = next(self._parts)
             gatherers = {other: _gatherer(self.original, other, self._batches) for other in part}
             self._held = {other: [] for other in part}
+
+            def take(other: str, x: Tensor, y: Tensor, held: Any = self._held, gatherers: Any = gatherers) -> None:
+                gatherer = gatherers[other]
+                # A copy: what follows may work in place, and the positions that are taken are a small share.
+                held[other][-1].append(gatherer.outputs(y, gatherer.calls).clone())
+                gatherer.calls += 1
+
             for batch in self._batches:
                 for rows in self._held.values():
                     rows.append([])
-                for other, _, y in _calls(self.original, part, batch):
-                    gatherer = gatherers[other]
-                    # A copy: the positions that are taken are a small share of the output.
-                    self._held[other][-1].append(gatherer.outputs(y, gatherer.calls).clone())
-                    gatherer.calls += 1
+                _run(self.original, part, batch, take)
         return self._held.pop(name)
 
 
 def _sight(model: nn.Module, name: str, batches: Batches, wanted: _Wanted) -> Sight:
     """What a layer is given in the net in conversion, beside what it puts out in the original."""
     gatherer = _gatherer(wanted.original, name, batches)
-    shape: tuple[int, ...] = ()
+    shapes: list[tuple[int, ...]] = []
     for batch, outputs in zip(batches, wanted.take(name), strict=True):
-        calls = _calls(model, [name], batch, enough=len(outputs))
-        for (_, x, _), y in zip(calls, outputs, strict=True):
-            shape = shape or (1, *x.shape[1:])
-            gatherer.add_sampled(x, y)
-    return _shown(wanted.original, name, gatherer, shape, None)
+        left = iter(outputs)
+
+        def take(_: str, x: Tensor, y: Tensor, left: Iterator[Tensor] = left) -> None:
+            shapes.append((1, *x.shape[1:]))
+            gatherer.add_sampled(x, next(left))
+
+        _run(model, [name], batch, take, enough=len(outputs))
+        if next(left, None) is not None:
+            raise ValueError(
+                f"{name} is called less often in the converted model than in the original: calibration needs a model "
+                "whose layers run whatever the values are; leave data out"
+            )
+    return _shown(wanted.original, name, gatherer, shapes[0], None)
 
 
 def _shown(model: nn.Module, name: str, gatherer: Gatherer, shape: tuple[int, ...], threads: int | None) -> Sight:
@@ -214,21 +228,32 @@ class _Enough(BaseException):
     """The model need run no further. No Exception, which models may catch."""
 
 
-def _calls(
-    model: nn.Module, names: Sequence[str], batch: Tensor, *, enough: int | None = None
-) -> list[tuple[str, Tensor, Tensor]]:
-    """Name, input and output of every call that the named layers get in one pass, or of the first ``enough``."""
+def _run(
+    model: nn.Module,
+    names: Sequence[str],
+    batch: Tensor,
+    take: Callable[[str, Tensor, Tensor], None],
+    *,
+    enough: int | None = None,
+) -> None:
+    """Tell ``take`` name, input, output of every call that the named layers get in a pass, or of the first ``enough``.
+
+    It is told while the model runs, so that maps need not be held, and before anything works on them in place.
+    """
     of = {model.get_submodule(name): name for name in names}
-    found: list[tuple[str, Tensor, Tensor]] = []
+    calls = 0
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        found.append((of[module], _input(args, kwargs).detach(), output.detach()))
-        if len(found) == enough:
+        nonlocal calls
+        take(of[module], _input(args, kwargs).detach(), output.detach())
+        calls += 1
+        if calls == enough:
             raise _Enough
 
+    if enough == 0:
+        return
     with _hooked(of, note), suppress(_Enough):
         model(batch)
-    return found
 
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -278,10 +303,13 @@ def layer_macs(model: nn.Module, batch: Tensor) -> dict[str, int]:
     found = dict.fromkeys(names, 0)
     with _evaluating(model), torch.no_grad():
         _order(model, names, [batch])  # says so if it does not run
-        for name, _, y in _calls(model, names, batch[:1]):
+
+        def take(name: str, x: Tensor, y: Tensor) -> None:
             layer = model.get_submodule(name)
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             found[name] += layer.weight.numel() * (y.numel() // len(layer.weight))
+
+        _run(model, names, batch[:1], take)
     return found
 
 

@@ -138,7 +138,7 @@ def convert(
             raise ValueError("multiply-adds depend on the size of the input: give convert data, or budget parameters")
         seen = ((name, None) for name in names) if batches is None else sights(fresh, names, batches)
         macs = layer_macs(fresh, batches[0]) if batches and config.budget_of == "multiply-adds" else None
-        choice = share_out(fresh, method, config, seen, macs)
+        choice = share_out(fresh, method, config, seen, macs, calibrated=batches is not None)
     if batches is not None:
         attach(fresh, replace_calibrated(copy_model(fresh), fresh, method, choice, names, batches))
         return _warn_if_idle(fresh, config)

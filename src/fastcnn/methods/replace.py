@@ -61,7 +61,7 @@ def replace_layers(
         One per name: done, or declined with the reason (parametrized, tied weight, or the method's own).
     """
     modules = dict(model.named_modules())
-    tied = _tied(model)
+    tied = tied_weights(model)
     swaps: dict[int, nn.Module] = {}
     reports: list[LayerReport] = []
     for name in names:
@@ -91,20 +91,32 @@ def _build(
     tied: Mapping[int, list[str]],
     sight: Sight | None,
 ) -> nn.Module:
-    if "parametrizations" in dense._modules:
-        raise DeclinedError("its weight is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first")
-    others = [other for other in tied[id(dense.weight)] if other != name]
-    if others:
-        raise DeclinedError(f"its weight is tied with {', '.join(others)}: conversion would untie them")
-    if dense.weight.numel() == 0:
-        raise DeclinedError("it has no weights")
+    why = obstacle(dense, name, tied)
+    if why:
+        raise DeclinedError(why)
     build = method.layers[type(dense)].from_dense
     layer = build(dense, config) if sight is None else build(dense, config, sight)
     assert isinstance(layer, nn.Module)
     return layer
 
 
-def _tied(model: nn.Module) -> dict[int, list[str]]:
+def obstacle(dense: nn.Conv2d | nn.Linear, name: str, tied: Mapping[int, list[str]]) -> str:
+    """Why no method can replace this layer of a model; empty if one can.
+
+    Parameters
+    ----------
+    tied : mapping of int to list of str
+        As :func:`tied_weights` returns it.
+    """
+    if "parametrizations" in dense._modules:
+        return "its weight is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"
+    others = [other for other in tied[id(dense.weight)] if other != name]
+    if others:
+        return f"its weight is tied with {', '.join(others)}: conversion would untie them"
+    return "" if dense.weight.numel() else "it has no weights"
+
+
+def tied_weights(model: nn.Module) -> dict[int, list[str]]:
     """Module names by the identity of their weight parameter."""
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():

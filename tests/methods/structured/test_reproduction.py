@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+import fastcnn as fc
+from fastcnn.methods.structured.tucker import TuckerConv2d
 from fastcnn.reproduction.structured import conv_net, conv_speed, dense_layers, trials
 from fastcnn.reproduction.structured.agreement import measure
 from fastcnn.reproduction.structured.mobilenet_v2 import MobileNetV2
@@ -117,9 +119,11 @@ def test_agreement_is_judged_out_of_fold() -> None:
     assert [fold["photographs"] for fold in found["folds"]] == [6, 6]
     assert found["agreement"] == pytest.approx(sum(fold["same_labels"] for fold in found["folds"]) / 12 * 100)
     assert found["agreement"] < 100
-    exact = measure(model, SVDConfig(rank=10, force=True), inputs, truth)
-    assert exact["agreement"] <= 100
-    assert not exact["passed"] or exact["folds"][0]["params_share"] <= 0.8
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(32, 10) @ torch.randn(10, 48) / 8)
+    exact, large = (measure(model, SVDConfig(rank=rank, force=True, ridge=1e-6), inputs, truth) for rank in (10, 20))
+    assert exact["agreement"] == large["agreement"] == 100
+    assert (exact["passed"], large["passed"]) == (True, False)  # the second has more parameters than the dense net
 
 
 def test_conv_net_ways_save_what_they_must() -> None:
@@ -140,7 +144,23 @@ def test_conv_net_ways_save_what_they_must() -> None:
         }
         assert run[count] != run[f"dense_{count}"]
         assert conv_net._fewer(way, run) >= conv_net.GATES[way].fewer
-    assert conv_net.convert(net, "dense", pictures, {}) is net
+    copied = conv_net.convert(net, "dense", pictures, {})
+    assert copied is not net
+    assert conv_net.same(conv_net.answers(copied, pictures), conv_net.answers(net, pictures)) == 100.0
+
+
+def test_tucker_ranks_of_all_layers_are_taken_in_one_conversion() -> None:
+    """Each layer is fitted behind the converted ones before it; the report names all of them."""
+    torch.manual_seed(0)
+    net = vgg_like().eval()
+    data = [torch.randn(16, 3, 32, 32)]
+    ranks = {"3": (16, 16), "17": (64, 112)}
+    for given in (data, None):
+        small = conv_net.with_tucker(net, ranks, given)
+        found = {name: module.ranks for name, module in small.named_modules() if isinstance(module, TuckerConv2d)}
+        assert found == ranks
+        assert [line.layer for line in fc.report(small).layers] == ["3", "17"]
+    assert isinstance(net.get_submodule("3"), nn.Conv2d)
 
 
 def test_conv_net_gates() -> None:
@@ -150,6 +170,7 @@ def test_conv_net_gates() -> None:
             "seed": seed,
             "accuracy": accuracy,
             "accuracy_untrained": 50.0,
+            "same_answers": 95.0,
             "params": 10,
             "dense_params": 40,
             "macs": {"17.0": 10},
@@ -167,7 +188,9 @@ def test_conv_net_gates() -> None:
     assert [row["way"] for row in found(0.8)["gates"] if not row["passed"]] == ["scheme-2"]
     assert [row["way"] for row in found(0.9)["gates"] if not row["passed"]] == ["scheme-2", "svd"]
     assert not found(0.7, 10)["passed"]
-    assert not conv_net.summary([], [0])["passed"]
+    assert not conv_net.summary([], [0, 1, 2])["passed"]
+    two = [of(trial.name, 86.0, trial.seed) for trial in conv_net.trials_of([0, 1])]
+    assert not conv_net.summary(two, [0, 1])["passed"]
     assert "MISSED" in conv_net.table(found(0.8))
 
 

@@ -161,7 +161,8 @@ class RowMoments:
         """
         n = self.inputs.shape[1]
         raise DeclinedError(
-            f"second moments of its {n} inputs take {8 * n * n / 2**30:.1f} GiB, several times over: leave data out"
+            f"second moments of its {n} inputs take {8 * n * n / 2**30:.1f} GiB, several times over: with data this "
+            f"method serves layers of {WIDEST} inputs at most"
         )
 
     @property
@@ -296,9 +297,13 @@ class Gatherer:
         return windows[:, :, rows, columns].transpose(1, 2).flatten(0, 1).flatten(1)
 
     def _linear_rows(self, values: Tensor, call: int) -> Tensor:
-        """All rows (samples, features); of a wide layer the same few positions of every input."""
-        if not self.wide or values.dim() < 3:
+        """All rows (samples, features); of a wide layer some of them, the same few positions of every input."""
+        if not self.wide:
             return values.reshape(-1, values.shape[-1])
+        if values.dim() < 3:
+            rows = values.reshape(-1, values.shape[-1])
+            share = -(-MOST_WIDE_ROWS * len(rows) // max(len(rows), self.expected))
+            return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(call))[:share]]
         places = values.flatten(1, -2)
         picked, _ = self._positions(places.shape[1], 1, call)
         return places[:, picked].flatten(0, 1)

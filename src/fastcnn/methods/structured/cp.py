@@ -42,7 +42,7 @@ class CPConfig(RankConfig):
 
     Parameters
     ----------
-    rank, energy, keep, speedup, multiple_of, force
+    rank, energy, keep, budget, speedup, budget_of, multiple_of, force
         As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first five. The rank may
         exceed the channels. ``measure`` has no meaning here: a CP decomposition has no spectrum.
     starts : int
@@ -98,6 +98,8 @@ def split_geometry(geometry: Geometry) -> tuple[Geometry, Geometry]:
 
 class CPLadder(Ladder):
     """A decomposition for every rank: unlike singular values, components of one rank are no part of the next."""
+
+    most_points = 16
 
     def __init__(self, dense: nn.Conv2d, config: CPConfig, sight: Sight | None) -> None:
         check_finite(dense.weight, "weight")

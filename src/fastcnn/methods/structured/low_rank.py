@@ -22,7 +22,7 @@ class LowRankConfig(SVDConfig):
 
     Parameters
     ----------
-    rank, energy, keep, speedup, measure, multiple_of, force, ridge
+    rank, energy, keep, budget, speedup, budget_of, measure, multiple_of, force, ridge
         As in :class:`~fastcnn.methods.structured.svd.SVDConfig`; give exactly one of the first five.
 
     References

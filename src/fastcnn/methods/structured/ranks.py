@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -142,6 +142,9 @@ class Ladder(ABC):
     stride : tuple of int
         Of the dense layer.
     """
+
+    most_points: ClassVar[int] = 96
+    """Ranks that a search looks at, evenly spread over the steps."""
 
     def __init__(self, spec: Spec, stride: tuple[int, int] = (1, 1)) -> None:
         self.spec, self.stride = spec, stride

@@ -51,7 +51,7 @@ class SeparableConfig(RankConfig):
     scheme : {1, 2}
         2: k x 1 from C to ``rank`` channels, 1 x k to F. 1: ``rank`` columns for each input channel, a row for each of
         them, then 1x1 to F.
-    rank, energy, keep, speedup, measure, multiple_of, force
+    rank, energy, keep, budget, speedup, budget_of, measure, multiple_of, force
         As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first five. Scheme 1 does
         not round its rank, which counts filters of one channel.
     ridge : float

@@ -49,7 +49,7 @@ class SVDConfig(RankConfig):
 
     Parameters
     ----------
-    rank, energy, keep, speedup, measure, multiple_of, force
+    rank, energy, keep, budget, speedup, budget_of, measure, multiple_of, force
         As in :class:`~fastcnn.methods.structured.ranks.RankConfig`; give exactly one of the first five.
     ridge : float
         With ``data``: added to the covariance's diagonal, as a share of its mean, so that directions that the

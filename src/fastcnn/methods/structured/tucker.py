@@ -49,9 +49,9 @@ class TuckerConfig(RankConfig):
     evbmf : float, optional
         Ranks by empirical variational Bayes of both unfoldings, times this number (1 in the paper). Where it sees
         noise only it says 0, which counts as 1; rounded up as any rank that was found.
-    rank, energy, keep, speedup, measure, multiple_of, force
+    rank, energy, keep, budget, speedup, budget_of, measure, multiple_of, force
         As in :class:`~fastcnn.methods.structured.ranks.RankConfig`, ``energy`` of each unfolding; give exactly one of
-        these four, ``ranks`` and ``evbmf``.
+        the first five, ``ranks`` and ``evbmf``.
     ridge : float
         As in :class:`~fastcnn.methods.structured.svd.SVDConfig`, for conversion with ``data``.
 

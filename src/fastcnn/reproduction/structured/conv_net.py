@@ -24,6 +24,7 @@ Lebedev et al. 2014, arXiv:1412.6553.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +39,10 @@ from torch import Tensor, nn
 
 import fastcnn
 from fastcnn.cli.output import log, write_atomically
-from fastcnn.compression.calibrate import layer_macs
+from fastcnn.compression.calibrate import layer_macs, replace_calibrated
+from fastcnn.compression.report import attach
+from fastcnn.methods.registry import method_of
+from fastcnn.methods.replace import replace_layers
 from fastcnn.methods.structured.cp import CPConfig
 from fastcnn.methods.structured.separable import SeparableConfig
 from fastcnn.methods.structured.svd import SVDConfig
@@ -58,8 +62,9 @@ from fastcnn.reproduction.winograd_labels.nets import INPUT_SHAPE, vgg_like
 from fastcnn.reproduction.winograd_labels.pictures import Pictures, ShiftedBatches, load_pictures
 
 MODULE = "fastcnn.reproduction.structured.conv_net"
-EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 4, 128, 0.008, 0.9, 5e-4
+EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 6, 128, 0.008, 0.9, 5e-4
 """Of fine-tuning, by SGD with Nesterov's momentum; the rate falls along a line to zero."""
+SEEDS = (0, 1, 2)
 CALIBRATION = 256
 """Pictures, from the training set."""
 SPEEDUP = 1.1
@@ -115,14 +120,12 @@ def calibration(pictures: Pictures) -> list[Tensor]:
 
 
 def convert(net: nn.Module, way: str, pictures: Pictures, ranks: Mapping[str, Sequence[int]]) -> nn.Module:
-    """The net in that way, fitted to calibration pictures."""
+    """The net in that way, fitted to calibration pictures; a copy."""
     data = calibration(pictures)
     if way == "dense":
-        return net
+        return copy.deepcopy(net)
     if way == "tucker":
-        for name, (inner, outer) in ranks.items():
-            net = fastcnn.convert(net, TuckerConfig(ranks=(inner, outer)), layers=name, data=data)
-        return net
+        return with_tucker(net, ranks, data)
     if way == "scheme-2":
         convs = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)][1:]
         return fastcnn.convert(
@@ -131,6 +134,29 @@ def convert(net: nn.Module, way: str, pictures: Pictures, ranks: Mapping[str, Se
     if way == "svd":
         return fastcnn.convert(net, SVDConfig(budget=0.29, multiple_of=1), data=data)
     return fastcnn.convert(net, CPConfig(keep=0.25, multiple_of=8), layers=ONE_LAYER, data=data)
+
+
+def with_tucker(net: nn.Module, ranks: Mapping[str, Sequence[int]], data: Sequence[Tensor] | None = None) -> nn.Module:
+    """Every layer at its ranks; those that they would not make smaller or faster stay as they are, and say so."""
+    fresh = copy.deepcopy(net)
+    choices = {name: TuckerConfig(ranks=(inner, outer)) for name, (inner, outer) in ranks.items()}
+    method = method_of(TuckerConfig(rank=1))
+    if data is None:
+        attach(fresh, replace_layers(fresh, method, choices, list(choices)))
+    else:
+        attach(fresh, replace_calibrated(net, fresh, method, choices, list(choices), data))
+    return fresh
+
+
+def answers(model: nn.Module, pictures: Pictures) -> Tensor:
+    """Class of the highest output for each picture, (N,)."""
+    with torch.no_grad():
+        return torch.cat([model(batch).argmax(1) for batch in torch.split(pictures.inputs, 500)])
+
+
+def same(first: Tensor, second: Tensor) -> float:
+    """Percent of the pictures on which two nets give the same answer, or on which one is right."""
+    return 100.0 * float((first == second).float().mean())
 
 
 def macs(model: nn.Module) -> dict[str, int]:
@@ -161,15 +187,17 @@ def train(trial: Trial, data: Path, runs: Path) -> None:
     net = load_base(runs, trial.seed)
     ranks = json.loads((runs / RANKS).read_text(encoding="utf-8"))["ranks"]
     small = convert(net, trial.name, known, ranks)
-    untrained = dense_training.top1(small, unknown)
+    before, untrained = answers(net, unknown), answers(small, unknown)
     found = {
-        "accuracy_before": dense_training.top1(net, unknown),
-        "accuracy_untrained": untrained,
+        "test_sha256": unknown.sha256,
+        "accuracy_before": same(before, unknown.labels),
+        "accuracy_untrained": same(untrained, unknown.labels),
+        "same_answers_untrained": same(before, untrained),
         "params": parameters(small),
         "macs": macs(small),
         "dense_params": parameters(net),
         "dense_macs": macs(net),
-        "layers": [asdict(line) for line in fastcnn.report(small).layers] if small is not net else [],
+        "layers": [asdict(line) for line in fastcnn.report(small).layers] if trial.name != "dense" else [],
     }
     batches = ShiftedBatches(known, batch_size=BATCH)
     small = small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -187,10 +215,19 @@ def train(trial: Trial, data: Path, runs: Path) -> None:
         checkpoint_every=dense_training.CHECKPOINT_EVERY,
         seed=trial.seed,
     )
-    settings = {"epochs": EPOCHS, "batch": BATCH, "rate": RATE, "weight_decay": DECAY, "calibration": CALIBRATION}
-    write_result(
-        trial, runs, {"accuracy": history.metric, **found}, history=history, settings=settings, data=known.sha256
-    )
+    settings = {
+        "epochs": EPOCHS,
+        "batch": BATCH,
+        "optimizer": "SGD, Nesterov",
+        "rate": RATE,
+        "schedule": "linear",
+        "momentum": MOMENTUM,
+        "weight_decay": DECAY,
+        "calibration": CALIBRATION,
+        "tucker_ranks": ranks,
+    }
+    found |= {"accuracy": history.metric, "same_answers": same(before, answers(small, unknown))}
+    write_result(trial, runs, found, history=history, settings=settings, data=known.sha256)
 
 
 def _train_base(trial: Trial, known: Pictures, unknown: Pictures, runs: Path) -> None:
@@ -211,7 +248,7 @@ def trials_of(seeds: Sequence[int]) -> list[Trial]:
 
 
 def summary(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
-    """The gates, and whether they hold; ``passed`` only with every training there."""
+    """The gates, and whether they hold; ``passed`` only with every training of ``SEEDS`` there."""
     by_way = {way: [result for result in results if result["name"] == way] for way in WAYS}
     rows = []
     for way, gate in GATES.items():
@@ -232,13 +269,16 @@ def summary(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[
                 "accuracy": asdict(ours),
                 "untrained": asdict(Spread.of(run["accuracy_untrained"] for run in mine)),
                 "dense_accuracy": asdict(theirs),
+                "same_answers": asdict(Spread.of(run["same_answers"] for run in mine)),
+                "dense_same_answers": asdict(Spread.of(run["same_answers"] for run in dense)),
                 "drop": drop,
                 "drop_is": "percent" if gate.relative else "points",
                 "max_drop": gate.drop,
                 "passed": bool(fewer >= gate.fewer - 1e-9 and drop <= gate.drop + 1e-9 and whole),
             }
         )
-    return {"passed": len(rows) == len(GATES) and all(row["passed"] for row in rows), "gates": rows}
+    whole = set(SEEDS) <= set(seeds) and len(rows) == len(GATES)
+    return {"passed": whole and all(row["passed"] for row in rows), "gates": rows}
 
 
 def _fewer(way: str, run: Mapping[str, Any]) -> float:
@@ -264,12 +304,12 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 if the gates hold, 1 if not, 2 on bad input, 130 when interrupted."""
+    """Command line; 0 if the gates that were asked for hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results of trainings")
     parser.add_argument("--out", type=Path, help="JSON file to write: all results, and the gates")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
     parser.add_argument("--threads", type=int, default=2, help="of the engine, where ranks are chosen")
     parser.add_argument("--trial", help=argparse.SUPPRESS)
@@ -329,7 +369,7 @@ def _run(options: argparse.Namespace, known: Pictures) -> int:
         }
         write_atomically(options.out, json.dumps(document, indent=1) + "\n")
     print(table(found))
-    return 0 if found["passed"] else 1
+    return 0 if found["gates"] and all(row["passed"] for row in found["gates"]) else 1
 
 
 if __name__ == "__main__":
