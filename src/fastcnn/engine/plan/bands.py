@@ -57,7 +57,7 @@ def find_groups(lowered: Lowered, chosen: Sequence[Candidate], target: Target) -
     i = 0
     while i < len(kinds):
         pattern = next((p for p in _PATTERNS if all(map(_fits, p, kinds[i:])) and len(kinds) >= i + len(p)), ())
-        length = next((n for n in range(len(pattern), 1, -1) if all(joins[i : i + n - 1])), 1)
+        length = next((n for n in range(len(pattern), 1, -1) if _stands(pattern[:n]) and all(joins[i : i + n - 1])), 1)
         if length > 1:
             found.append(Group(i, i + length - 1, band_rows(lowered, i, i + length - 1, target)))
         i += length
@@ -72,6 +72,11 @@ _PATTERNS = (
     ("direct", "depthwise"),
     ("direct", "pool"),
 )
+
+
+def _stands(part: Sequence[str]) -> bool:
+    """Whether the first steps of a pattern are worth a group of their own: two large products alone are not."""
+    return part in _PATTERNS or "depthwise" in part
 
 
 def _fits(wanted: str, kind: str) -> bool:

@@ -170,7 +170,7 @@ class Spread:
 
 
 def versus(ours: Spread, theirs: Spread) -> dict[str, Any]:
-    """How much higher the first is, the standard deviation of that difference, and who is ahead by more than it."""
+    """How much higher the first is, the standard deviation of two single runs' difference, and who is ahead by more."""
     difference = ours.mean - theirs.mean
     deviation = None if ours.sd is None or theirs.sd is None else (ours.sd**2 + theirs.sd**2) ** 0.5
     ahead = "unknown" if deviation is None else "neither"

@@ -37,6 +37,8 @@ All three measured on two threads of an AVX-512 machine: 1024x1024 to 25088x4096
 
 def pays(arrays: Mapping[str, Array], inputs: Shape, outputs: int) -> bool:
     """Whether the walk is likely to take less time than the dense matrix."""
+    if len(inputs) < 2:
+        return False  # no axis for the rows
     rows, features = math.prod(inputs[:-1]), inputs[-1]
     cores = _shapes(arrays)
     if math.prod(core[2] for core in cores) - features > MAX_WINDOW:
