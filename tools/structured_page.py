@@ -41,9 +41,10 @@ three quarters of the weights of both hidden layers predicted. Accuracy is that 
 
 Rates, ranks and the number of ACDC's layers were chosen by the test accuracy of seed 0, for dense and structured nets
 alike. A structured layer is ahead of the dense net of equal size where the difference of the means is more than the
-standard deviation of two single runs' difference. In `conv` nearly all parameters are in the layer that is replaced, and a dense net of that size has some ten to a
-hundred features left. In `mlp` the first layer, which stays dense, holds 803,840 of the parameters: narrowing both
-layers to equal size leaves 590 to 620 features of 1024, as many as this data needs, so that little can be won there.
+standard deviation of two single runs' difference. In `conv` nearly all parameters are in the layer that is replaced,
+and a dense net of that size has some ten to a hundred features left. In `mlp` the first layer, which stays dense, holds
+803,840 of the parameters: narrowing both layers to equal size leaves 590 to 620 features of 1024, as many as this
+data needs, so that little can be won there.
 
 ```bash
 python -m fastcnn.reproduction.structured.dense_layers --data fashion-mnist:DIR --runs RUNS \\
@@ -73,10 +74,10 @@ python -m fastcnn.reproduction.structured.conv_net --data DIR --runs RUNS \\
 CONV_SPEED = """\
 ## Tucker-2 in the engine
 
-The plain net for CIFAR-10 at the ranks that are fine-tuned above, and two larger ones (random weights) at the same share
-of each layer's channels, {inner:.0%} of the inputs and {outer:.0%} of the outputs in whole vectors, against the plans of
-the dense nets: with exact kernels only, and by default, with Winograd. Beside the gain over the default plan stands the
-middle half of the rounds. Largest error against float64: {error:.1e}. {host}
+The plain net for CIFAR-10 at the ranks that are fine-tuned above, and two larger ones (random weights) at the same
+share of each layer's channels, {inner:.0%} of the inputs and {outer:.0%} of the outputs in whole vectors, against the
+plans of the dense nets: with exact kernels only, and by default, with Winograd. Beside the gain over the default plan
+stands the middle half of the rounds. Largest error against float64: {error:.1e}. {declined} {host}
 
 {table}
 
@@ -90,7 +91,7 @@ LINEAR = """\
 ## Linear layers of 4096x4096
 
 Times in ms, our engine with a structured layer against the best dense layer in float32 (ours, torch, OpenVINO), in one
-run, in turn. *Warm* is one call after the other, with the middle half of the rounds' ratios; the goal is for this ratio.
+run, in turn. *Warm* is one call after the other; the goal is for its ratio, shown with the middle half of the rounds.
 *Evicted* reads {evicted} MB of other memory between calls, as a net larger than the caches does; its times begin with
 threads that have been elsewhere, which the shortest feel most. The last column is the warm ratio to our own dense layer
 with 16-bit weights, its default plan. {host}
@@ -220,7 +221,23 @@ def conv_speed(record: Record) -> str:
     head = ["net", "exact, ms", "default, ms", "Tucker-2, ms", "over exact", "goal", "over default", "goal", ""]
     inner, outer = record["share_of_channels"]
     error = max(net["errors"]["Tucker-2"] for net in record["rows"])
-    return CONV_SPEED.format(table=table(head, rows), host=host(record), inner=inner, outer=outer, error=error)
+    return CONV_SPEED.format(
+        table=table(head, rows), host=host(record), inner=inner, outer=outer, error=error, declined=declined(record)
+    )
+
+
+def declined(record: Record) -> str:
+    """Which layers stay dense, with the least time that was seen at lower ranks."""
+    lines = []
+    for net in record["rows"]:
+        left = {name: times for name, times in net["layers"].items() if times["declined"]}
+        for name, times in left.items():
+            curve = ", ".join(f"{point['ranks'][0]}x{point['ranks'][1]}: {point['ms']:.3g}" for point in times["curve"])
+            lines.append(
+                f"`{name}` of {net['net']} stays dense ({times['dense_ms']:.3g} ms; at ranks "
+                f"{'x'.join(map(str, times['ranks']))}: {times['ms']:.3g}; {curve})."
+            )
+    return " ".join(lines) or "No layer is slower for it."
 
 
 def linear(record: Record) -> str:

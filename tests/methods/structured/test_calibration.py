@@ -66,6 +66,29 @@ def test_moments_are_those_of_the_patches(groups: int, bias: bool) -> None:
         assert torch.allclose(part.cross_covariance, o.T @ s / len(s), atol=1e-9)
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect", "replicate"])
+@pytest.mark.parametrize(
+    ("kernel", "more"),
+    [
+        ((3, 2), {"padding": (1, 2)}),
+        ((1, 5), {"padding": "same", "dilation": (1, 2)}),
+        ((4, 3), {"stride": (2, 1), "padding": (2, 0), "dilation": (1, 3)}),
+    ],
+)
+def test_patches_are_what_the_convolution_multiplies(padding_mode: Any, kernel: tuple[int, int], more: Any) -> None:
+    """Rows times the weight's rows are the outputs, position by position, however the window walks."""
+    torch.manual_seed(1)
+    layer = nn.Conv2d(4, 6, kernel, padding_mode=padding_mode, groups=2, **more).double()
+    x = torch.randn(3, 4, 11, 9, dtype=torch.float64)
+    gatherer = Gatherer(layer, 3)
+    rows, outputs = gatherer.inputs(x, 0), gatherer.outputs(layer(x).detach(), 0)
+    patches = rows.reshape(len(rows), 2, -1)
+    products = torch.einsum("sgn,gmn->sgm", patches, layer.weight.detach().reshape(2, 3, -1)).flatten(1)
+    assert layer.bias is not None
+    torch.testing.assert_close(products + layer.bias.detach(), outputs)
+    assert len(rows) == layer(x)[:, 0].numel()
+
+
 def test_positions_are_sampled_where_there_are_many() -> None:
     layer = nn.Conv2d(2, 2, 3)
     gatherer = Gatherer(layer, 300)
@@ -223,6 +246,23 @@ def test_wide_layers_keep_rows_and_come_out_the_same(bias: bool, ridge: float, m
     for what in ("second", "covariance"):
         with pytest.raises(DeclinedError, match=r"second moments of its 48 inputs take .* layers of 4 inputs at most"):
             getattr(rows, what)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_wide_layers_keep_a_limited_number_of_rows(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """Inputs and outputs of the same rows, and no view of maps that are overwritten later."""
+    monkeypatch.setattr(calibration, "WIDEST", 4)
+    monkeypatch.setattr(calibration, "MOST_WIDE_ROWS", 12)
+    layer = nn.Linear(8, 3).double()
+    gatherer = Gatherer(layer, 60)
+    for x in torch.randn(60, 8, dtype=torch.float64).chunk(batches):
+        gatherer.add(x, layer(x).detach())
+        x.zero_()
+    rows = gatherer.moments().of_group(0)
+    assert isinstance(rows, RowMoments)
+    assert rows.inputs.shape == (12, 8)
+    torch.testing.assert_close(layer(rows.inputs), rows.outputs)
+    assert float(rows.inputs.abs().min()) > 0
 
 
 def test_wide_layers_take_a_few_positions_of_each_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import fastcnn as fc
+from fastcnn.compression import calibrate
 from fastcnn.methods.structured.tucker import TuckerConv2d
 from fastcnn.reproduction.structured import conv_net, conv_speed, dense_layers, trials
 from fastcnn.reproduction.structured.agreement import measure
@@ -206,6 +207,24 @@ def test_speed_gates_of_tucker() -> None:
     assert not conv_speed.row(conv_speed.OWN, {**times, conv_speed.EXACT: [1.24] * 3}, errors)["passed"]
     assert not conv_speed.row("vgg16", times, {**errors, conv_speed.TUCKER: 2e-4})["passed"]
     assert "MISSED" in conv_speed.table([conv_speed.row(conv_speed.OWN, slower, errors)])
+
+
+def test_layers_that_are_no_faster_are_declined_with_a_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock alone: here the chain of the second layer is made out to take longer than the dense one."""
+    net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.Conv2d(32, 64, 3)).eval()
+    monkeypatch.setattr(
+        calibrate,
+        "layer_ms",
+        lambda layer, shape, threads: 1.0 if isinstance(layer, nn.Conv2d) else layer.ranks[1] / 20,
+    )
+    found = conv_speed.layer_times(net, {"0": (8, 16), "1": (16, 32)}, (1, 32, 12, 12), 1)
+    assert (found["0"]["declined"], found["1"]["declined"]) == (False, True)
+    assert found["1"]["dense_ms"] == 1.0
+    assert found["1"]["ms"] == pytest.approx(1.6)
+    assert "curve" not in found["0"]
+    curve = found["1"]["curve"]
+    assert [point["ms"] for point in curve] == sorted(point["ranks"][1] / 20 for point in curve)
+    assert all(point["ranks"][1] <= 32 for point in curve)
 
 
 def test_other_nets_get_the_same_share_of_their_channels() -> None:

@@ -3,7 +3,8 @@
 The plain net for CIFAR-10 with the ranks that :mod:`fastcnn.reproduction.structured.conv_net` chose and fine-tuned, and
 VGG-16 and ResNet-18 (random, settled weights) at the same share of each layer's channels, against the plans of the
 dense nets: by exact kernels only (``tolerance="exact"``), and the default plan, which has Winograd. All take turns,
-every block in a fresh process; the gates are for the median over the rounds.
+every block in a fresh process; the gates are for the median over the rounds. Of the larger nets, layers that the chain
+alone makes no faster stay dense: the record has every layer's times, and for those a curve of times over ranks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -30,7 +32,9 @@ from fastcnn.benchmarking.settle import random_pictures
 from fastcnn.benchmarking.suite import suite_models
 from fastcnn.benchmarking.turns import error_of, medians, own_entry, ratios, spread, time_in_turns
 from fastcnn.cli.output import log, plain, progress_bar, write_atomically
-from fastcnn.methods.structured.ranks import vector_width
+from fastcnn.compression.calibrate import sights
+from fastcnn.methods.structured.ranks import Ladder, vector_width
+from fastcnn.methods.structured.tucker import TuckerConfig, TuckerConv2d
 from fastcnn.reporting.host import commit, host_facts
 from fastcnn.reproduction.structured.conv_net import with_tucker
 from fastcnn.reproduction.winograd_labels.nets import INPUT_SHAPE, vgg_like
@@ -41,6 +45,7 @@ EXACT, FP32, TUCKER = "dense, exact kernels", "dense", "Tucker-2"
 MAX_ERROR = 1e-4
 STATES = {"warm": 0}
 Ranks = Mapping[str, Sequence[int]]
+_KEPT = {"declined": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,32 @@ def ranks_by_share(net: nn.Module, share: tuple[float, float]) -> dict[str, tupl
     }
 
 
+def layer_times(net: nn.Module, ranks: Ranks, shape: tuple[int, ...], threads: int) -> dict[str, dict[str, Any]]:
+    """Milliseconds of each layer alone, dense and at its ranks; where the chain is no faster also at lower ranks."""
+    found = {}
+    picture = torch.from_numpy(random_pictures(1, shape, seed=7)[0])
+    with progress_bar("layers", len(ranks)) as advance:
+        for name, sight in sights(net, list(ranks), [picture], threads=threads):
+            dense = net.get_submodule(name)
+            assert isinstance(dense, nn.Conv2d)
+            assert sight is not None
+            inner, outer = ranks[name]
+            ladder = TuckerConv2d.ladder(dense, TuckerConfig(ranks=(inner, outer)))
+            latency = sight.latency_ms
+
+            def point(pair: tuple[int, int], ladder: Ladder = ladder, latency: Any = latency) -> dict[str, Any]:
+                return {"ranks": list(pair), "ms": latency(ladder.build(pair))}
+
+            times: dict[str, Any] = {"dense_ms": sight.dense_ms(), **point((inner, outer))}
+            times["declined"] = times["ms"] >= times["dense_ms"]
+            if times["declined"]:
+                lower = {ladder.rounded((inner * k // 4, outer * k // 4), TuckerConfig(rank=1)) for k in (1, 2, 3)}
+                times["curve"] = [point((pair[0], pair[1])) for pair in sorted(lower)]
+            found[name] = times
+            advance(note=name)
+    return found
+
+
 def measure(
     name: str, net: nn.Module, ranks: Ranks, shape: tuple[int, ...], *, threads: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
@@ -92,7 +123,8 @@ def measure(
     EngineFailedError
         If a block fails.
     """
-    small = with_tucker(net, ranks)
+    layers = {} if name == OWN else layer_times(net, ranks, shape, threads)
+    small = with_tucker(net, {layer: pair for layer, pair in ranks.items() if not layers.get(layer, _KEPT)["declined"]})
     inputs = random_pictures(2, shape, seed=7)
     with tempfile.TemporaryDirectory(prefix="fastcnn-tucker-") as folder:
         entries = [
@@ -108,6 +140,7 @@ def measure(
             )["warm"]
     return row(name, times, errors) | {
         "ranks": {layer: list(pair) for layer, pair in ranks.items()},
+        "layers": layers,
         "params": sum(p.numel() for p in small.parameters()),
         "dense_params": sum(p.numel() for p in net.parameters()),
     }
