@@ -89,6 +89,10 @@ LIES: list[tuple[str, Any, str]] = [
     ("shapes", [[1, 16, 20, 20.0]], r"plan.shapes\[0\] must be an integer"),
     ("choices", [], "plan.choices must be an object, got list"),
     ("choices", {"absent": "direct:6x2:pixels"}, "'absent' is no layer of this graph"),
+    ("choices", {"absent.n0_conv2d": "direct:6x2:pixels"}, "'absent.n0_conv2d' is no layer of this graph"),
+    ("choices", {"n0_conv2dx.core0": "direct:6x2:pixels"}, "'n0_conv2dx.core0' is no layer of this graph"),
+    ("choices", {".": "direct:6x2:pixels"}, "'.' is no layer of this graph"),
+    ("choices", {"": "direct:6x2:pixels"}, "'' is no layer of this graph"),
     ("choices", {"n0_conv2d": 6}, r"plan.choices\['n0_conv2d'\] must be a string, got int"),
     ("choices", {"n0_conv2d": ""}, r"plan.choices\['n0_conv2d'\] must match"),
     ("choices", {"n0_conv2d": "Winograd 6"}, r"plan.choices\['n0_conv2d'\] must match"),
@@ -245,3 +249,17 @@ def test_a_plan_by_fft_of_every_split_is_read_again(tmp_path: Path) -> None:
         )  # fmt: skip
         save_graph(tmp_path / "net.fcnn", graph, plan_hint=hint)
         assert fastcnn.load(tmp_path / "net.fcnn", threads=2).plan.choices() == {layer: label}
+
+
+def test_plans_of_a_layer_that_becomes_several(tmp_path: Path) -> None:
+    """A file's plan speaks of the cores of a tensor train, which its graph has under one name."""
+    make = Maker(2, (1, 4096))
+    cores = {"core0": make.normal(1, 64, 64, 4), "core1": make.normal(4, 64, 64, 1)}
+    graph = make.graph(make.op("tt_linear", "x0", params=cores, in_features=4096, out_features=4096))
+    net = CompiledNet(graph, make_target(ISA, 1), tolerance=1e-4, exact=False, how="heuristic")
+    assert sorted(net.plan.choices()) == ["n0_tt_linear.core0", "n0_tt_linear.core1"]
+    net.save(tmp_path / "net.fcnn")
+    again = fastcnn.load(tmp_path / "net.fcnn", threads=1)
+    assert again.plan.choices() == net.plan.choices()
+    x = np.random.default_rng(0).standard_normal((1, 4096)).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(net(x)))

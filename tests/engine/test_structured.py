@@ -189,6 +189,7 @@ def test_a_train_is_walked_where_it_pays(isa: str) -> None:
     assert not sweep_train.pays(full, (64, 4096), 4096)
     padded = {"core0": np.zeros((1, 1, MAX_WINDOW + 2, 1), np.float32)}
     assert not sweep_train.pays(padded, (1, 1), 1)
+    assert not sweep_train.pays(large, (4096,), 4096)  # no axis for rows
     make = Maker(0, (1, 4096))
     graph = make.graph(train(make, [(1, 64, 64, 4), (4, 64, 64, 1)], (1, 4096), 4096, True))
     net = compiled(graph, isa, 2)

@@ -168,6 +168,16 @@ def _shapes(value: object, graph: Graph) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
+def _stands_for(layer: str, names: set[str]) -> bool:
+    """Whether a plan may speak of a layer: a node, or one of those that plans make of a node, NODE.PART."""
+    end = len(layer)
+    while end > 0:
+        if layer[:end] in names:
+            return True
+        end = layer.rfind(".", 0, end)
+    return False
+
+
 def _choices(value: object, graph: Graph) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ArtifactError(f"plan.choices must be an object, got {type(value).__name__}")
@@ -175,7 +185,7 @@ def _choices(value: object, graph: Graph) -> dict[str, str]:
         raise ArtifactError(f"plan.choices has {len(value)} entries, at most {MAX_NODES} are allowed")
     layers = {node.name for node in graph.nodes}
     for layer, label in value.items():
-        if layer not in layers:
+        if not _stands_for(layer, layers):
             raise ArtifactError(f"plan.choices: {reprlib.repr(layer)} is no layer of this graph")
         _matching(label, LABEL, f"plan.choices[{reprlib.repr(layer)}]")
     return dict(value)
@@ -188,7 +198,7 @@ def _bands(value: object, graph: Graph) -> tuple[Bands, ...]:
         what = f"plan.bands[{i}]"
         item = fields.obj(given, {"layer", "steps", "rows"}, what)
         layer = item["layer"]
-        if not isinstance(layer, str) or layer not in layers:
+        if not isinstance(layer, str) or not _stands_for(layer, layers):
             raise ArtifactError(f"{what}: {reprlib.repr(layer)} is no layer of this graph")
         steps = fields.integer(item["steps"], 2, MAX_STEPS, f"{what}.steps")
         found.append(Bands(layer=layer, steps=steps, rows=fields.integer(item["rows"], 1, MAX_SIZE, f"{what}.rows")))
