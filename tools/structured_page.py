@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping
@@ -77,9 +78,11 @@ CONV_SPEED = """\
 The plain net for CIFAR-10 at the ranks that are fine-tuned above, and two larger ones (random weights) at the same
 share of each layer's channels, {inner:.0%} of the inputs and {outer:.0%} of the outputs in whole vectors, against the
 plans of the dense nets: with exact kernels only, and by default, with Winograd. Beside the gain over the default plan
-stands the middle half of the rounds. Largest error against float64: {error:.1e}. {declined} {host}
+stands the middle half of the rounds. Largest error against float64: {error:.1e}. {host}
 
 {table}
+
+{declined}
 
 ```bash
 python -m fastcnn.reproduction.structured.conv_speed --net RUNS/base-0/vgg_like.safetensors \\
@@ -112,7 +115,8 @@ photographs are probably among those the net was trained on: agreement says what
 
 {table}
 
-In all, {agreement:.1f} % of the labels stay (goal: {goal:.0f} %). {changed}
+In all, {agreement:.1f} % of the labels stay (goal: {goal:.0f} %; so many photographs tell no better than {low:.1f} to
+{high:.1f} %). {changed}
 
 ```bash
 python -m fastcnn.reproduction.structured.agreement --data PHOTOGRAPHS.zip --net MOBILENET_V2.safetensors \\
@@ -139,6 +143,8 @@ def verdict(met: bool) -> str:
 
 def middle(values: list[float]) -> str:
     """The middle half of the rounds."""
+    if len(values) < 2:
+        return "one round"
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{low:.3g}-{high:.3g}"
 
@@ -227,17 +233,30 @@ def conv_speed(record: Record) -> str:
 
 
 def declined(record: Record) -> str:
-    """Which layers stay dense, with the least time that was seen at lower ranks."""
-    lines = []
-    for net in record["rows"]:
-        left = {name: times for name, times in net["layers"].items() if times["declined"]}
-        for name, times in left.items():
-            curve = ", ".join(f"{point['ranks'][0]}x{point['ranks'][1]}: {point['ms']:.3g}" for point in times["curve"])
-            lines.append(
-                f"`{name}` of {net['net']} stays dense ({times['dense_ms']:.3g} ms; at ranks "
-                f"{'x'.join(map(str, times['ranks']))}: {times['ms']:.3g}; {curve})."
-            )
-    return " ".join(lines) or "No layer is slower for it."
+    """Layers that stay dense, with their times at those ranks and at lower ones."""
+    rows = [
+        [
+            net["net"],
+            f"`{name}`",
+            f"{times['dense_ms']:.3g}",
+            f"{'x'.join(map(str, times['ranks']))}: {times['ms']:.3g}",
+            ", ".join(f"{'x'.join(map(str, point['ranks']))}: {point['ms']:.3g}" for point in times["curve"]),
+        ]
+        for net in record["rows"]
+        for name, times in net["layers"].items()
+        if times["declined"]
+    ]
+    if not rows:
+        return "Every layer is faster alone at its ranks."
+    head = ["net", "layer", "dense, ms", "at its ranks", "at lower ones"]
+    return "Layers that stay dense, as their ranks gain too little there:\n\n" + table(head, rows)
+
+
+def interval(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's interval of 95 % for a share, in percent."""
+    z, share = 1.96, hits / count
+    middle, half = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return 100 * (middle - half) / (1 + z * z / count), 100 * (middle + half) / (1 + z * z / count)
 
 
 def linear(record: Record) -> str:
@@ -249,7 +268,13 @@ def linear(record: Record) -> str:
         }
         own = {state: ms[state][row["case"]] for state in ms}
         others = (row["case"], "fastcnn, 16-bit weights")
-        dense = {state: min(time for name, time in ms[state].items() if name not in others) for state in ms}
+        # As the ratio has it: the fastest of each round, whichever that is.
+        dense = {
+            state: statistics.median(
+                map(min, zip(*(times for name, times in row["ms"][state].items() if name not in others), strict=True))
+            )
+            for state in ms
+        }
         rows.append(
             [
                 row["case"],
@@ -283,6 +308,7 @@ def agreement(record: Record) -> str:
         ]
         for fold in way["folds"]
     ]
+    low, high = interval(*(sum(fold[key] for fold in way["folds"]) for key in ("same_labels", "photographs")))
     head = ["calibrated on", "parameters left", "same label", "accuracy before", "after", "conversion"]
     return AGREEMENT.format(
         table=table(head, rows),
@@ -290,6 +316,8 @@ def agreement(record: Record) -> str:
         photographs=sum(fold["photographs"] for fold in way["folds"]),
         agreement=way["agreement"],
         goal=record["gates"]["min_agreement"],
+        low=low,
+        high=high,
         changed=" ".join(
             f"Calibrated on the {fold['calibrated_on']} ones, conversion replaces "
             f"`{'`, `'.join(line['layer'] for line in fold['layers'])}`: other layers lose more for what they give up."

@@ -92,6 +92,8 @@ LIES: list[tuple[str, Any, str]] = [
     ("choices", {"absent.n0_conv2d": "direct:6x2:pixels"}, "'absent.n0_conv2d' is no layer of this graph"),
     ("choices", {"n0_conv2dx.core0": "direct:6x2:pixels"}, "'n0_conv2dx.core0' is no layer of this graph"),
     ("choices", {".": "direct:6x2:pixels"}, "'.' is no layer of this graph"),
+    ("choices", {"." * 5000: "direct:6x2:pixels"}, "a layer of plan.choices has 5000 characters"),
+    ("bands", [{"layer": "." * 5000, "steps": 3, "rows": 1}], r"plan.bands.0.: .* is no layer"),
     ("choices", {"": "direct:6x2:pixels"}, "'' is no layer of this graph"),
     ("choices", {"n0_conv2d": 6}, r"plan.choices\['n0_conv2d'\] must be a string, got int"),
     ("choices", {"n0_conv2d": ""}, r"plan.choices\['n0_conv2d'\] must match"),

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import fastcnn as fc
 from fastcnn.compression import calibrate
 from fastcnn.compression import share_out as module
-from fastcnn.compression.share_out import BudgetError, _least_loss, _multiply_adds, _Rung, share_out
+from fastcnn.compression.share_out import BudgetError, _least_loss, _Rung, check_kept, share_out
 from fastcnn.methods.contract import DeclinedError
 from fastcnn.methods.registry import method_of
+from fastcnn.methods.structured.factored import chain_macs_at, walked
 from fastcnn.methods.structured.ranks import Ranked
 from fastcnn.methods.structured.svd import SVDLadder, SVDLinear
 
@@ -182,24 +184,72 @@ def test_layers_that_cannot_give_anything_up_say_why() -> None:
         nn.Conv2d(8, 16, 5, stride=(1, 3), padding="valid", padding_mode="circular"),
         nn.Conv2d(8, 16, (3, 4), padding=(1, 2)),
         nn.Conv2d(8, 16, 3, padding=2, padding_mode="reflect"),
+        nn.Conv2d(8, 16, 1, padding=2),
+        nn.Conv2d(8, 16, (1, 3), padding=(2, 1)),
     ],
 )
 @pytest.mark.parametrize("config", [fc.SVDConfig(rank=2), fc.TuckerConfig(rank=4), fc.SeparableConfig(rank=4)])
 def test_multiply_adds_are_those_of_the_chain(conv: nn.Conv2d, config: fc.SVDConfig) -> None:
     """Stages in front of the taps see the input's positions, those behind it the output's; maps of odd sizes."""
     data = torch.randn(2, 8, 13, 11)
-    method = method_of(config)
-    ((name, sight),) = calibrate.sights(nn.Sequential(conv), ["0"], [data])
-    layer_class = method.layers[nn.Conv2d]
+    layer_class = method_of(config).layers[nn.Conv2d]
     assert issubclass(layer_class, Ranked)
     if layer_class.why_not(conv):
         pytest.skip("the method does not serve it")
-    ladder = layer_class.ladder(conv, config, sight)
+    ladder = layer_class.ladder(conv, config)
     ranks = config.given(len(ladder.most))
     assert ranks is not None
-    macs = calibrate.layer_macs(nn.Sequential(conv), data)[name]
-    expected = sum(calibrate.layer_macs(nn.Sequential(ladder.build(ranks)), data).values())
-    assert _multiply_adds(conv, ladder, sight, macs)(ranks) == expected
+    chain = ladder.build(ranks)
+    outputs: list[int] = []
+    for stage in chain.stages:
+        stage.register_forward_hook(lambda module, args, y: outputs.append(module.weight[0].numel() * y[0].numel()))
+    chain(data)
+    expected = sum(outputs)
+    assert chain_macs_at(ladder.stages(ranks), walked(conv, (1, 8, 13, 11))) == expected
+    assert sum(calibrate.layer_macs(nn.Sequential(chain), data).values()) == expected
+    dense = nn.Sequential(conv)
+    assert calibrate.layer_macs(dense, data) == {"0": conv.weight[0].numel() * conv(data)[0].numel()}
+
+
+class Pyramid(nn.Module):
+    """One convolution for maps of three sizes."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(self.conv(F.avg_pool2d(x, 2**k)).mean((2, 3)) for k in range(3))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "conv", [nn.Conv2d(32, 48, 3, padding=1), nn.Conv2d(48, 48, 1, padding=1), nn.Conv2d(32, 48, 5)]
+)
+@pytest.mark.parametrize("budget", [0.8, 0.5])
+def test_a_layer_that_is_called_for_maps_of_many_sizes(conv: nn.Conv2d, budget: float) -> None:
+    torch.manual_seed(0)
+    model, data = Pyramid(conv).eval(), torch.randn(2, conv.in_channels, 24, 24)
+    before = sum(calibrate.layer_macs(model, data).values())
+    small = fc.convert(model, fc.SVDConfig(budget=budget, budget_of="multiply-adds", multiple_of=1), data=data)
+    after = sum(calibrate.layer_macs(small, data).values())
+    assert 0.9 * budget * before < after <= budget * before
+
+
+def test_the_smallest_ranks_are_among_those_that_are_tried() -> None:
+    """And what the ranks looked at leave of the budget is used."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(400, 400, bias=False))
+    for budget, rank in ((0.005, 1), (0.5, 100), (0.515, 103)):
+        (small,) = fc.convert(model, fc.SVDConfig(budget=budget, multiple_of=1)).children()
+        assert isinstance(small, SVDLinear)
+        assert small.rank == rank
+
+
+def test_a_budget_that_was_not_kept_is_an_error() -> None:
+    model = nn.Sequential(nn.Linear(8, 8))
+    with pytest.raises(BudgetError, match=r"was not kept: the model has 1\.000 of its 72 parameters"):
+        check_kept(model, fc.SVDConfig(budget=0.5), 72, None)
+    check_kept(model, fc.SVDConfig(budget=0.5), 144, None)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +329,8 @@ def test_layers_that_work_in_place_change_nothing(config: fc.SVDConfig) -> None:
     def net(*, inplace: bool) -> nn.Module:
         torch.manual_seed(6)
         return nn.Sequential(
-            nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(inplace), nn.Conv2d(16, 16, 3), nn.ReLU(inplace),
-            nn.Conv2d(16, 16, 3), nn.Hardtanh(inplace=inplace),
+            nn.ReLU6(inplace), nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(inplace), nn.Conv2d(16, 16, 3),
+            nn.ReLU(inplace), nn.Conv2d(16, 16, 3), nn.Hardtanh(inplace=inplace),
         ).eval()  # fmt: skip
 
     data = [torch.randn(16, 3, 12, 12), torch.randn(8, 3, 12, 12)]

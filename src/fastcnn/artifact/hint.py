@@ -26,6 +26,7 @@ import numpy as np
 
 from fastcnn.artifact import fields
 from fastcnn.artifact.errors import ArtifactError
+from fastcnn.artifact.limits import MAX_KEY
 from fastcnn.engine.graph.graph import Graph
 from fastcnn.engine.graph.schema import MAX_NODES, MAX_SIZE, Shape
 from fastcnn.engine.plan.plan import Bands
@@ -185,6 +186,7 @@ def _choices(value: object, graph: Graph) -> dict[str, str]:
         raise ArtifactError(f"plan.choices has {len(value)} entries, at most {MAX_NODES} are allowed")
     layers = {node.name for node in graph.nodes}
     for layer, label in value.items():
+        fields.text(layer, MAX_KEY, "a layer of plan.choices")
         if not _stands_for(layer, layers):
             raise ArtifactError(f"plan.choices: {reprlib.repr(layer)} is no layer of this graph")
         _matching(label, LABEL, f"plan.choices[{reprlib.repr(layer)}]")
@@ -198,7 +200,7 @@ def _bands(value: object, graph: Graph) -> tuple[Bands, ...]:
         what = f"plan.bands[{i}]"
         item = fields.obj(given, {"layer", "steps", "rows"}, what)
         layer = item["layer"]
-        if not isinstance(layer, str) or not _stands_for(layer, layers):
+        if not isinstance(layer, str) or len(layer) > MAX_KEY or not _stands_for(layer, layers):
             raise ArtifactError(f"{what}: {reprlib.repr(layer)} is no layer of this graph")
         steps = fields.integer(item["steps"], 2, MAX_STEPS, f"{what}.steps")
         found.append(Bands(layer=layer, steps=steps, rows=fields.integer(item["rows"], 1, MAX_SIZE, f"{what}.rows")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def time_in_turns(
     evicted: Mapping[str, int],
     advance: Callable[..., None],
 ) -> dict[str, Times]:
-    """Time all entries once in every round, in each state; every round begins with another one.
+    """Time all entries once in every round, in each state; every round in an order of its own.
 
     Parameters
     ----------
@@ -100,10 +101,10 @@ def time_in_turns(
         If an engine fails.
     """
     times: dict[str, Times] = {state: {entry.label: [] for entry in entries} for state in evicted}
-    for turn in range(rounds):
-        first = turn % len(entries)
+    order = random.Random(0)
+    for _ in range(rounds):
         for state, size in evicted.items():
-            for entry in (*entries[first:], *entries[:first]):
+            for entry in order.sample(entries, len(entries)):
                 job = _job(entry, threads=threads, seconds=seconds, evict_bytes=size)
                 times[state][entry.label].append(run_worker(job, timeout_s=TIMEOUT_S)["median_ms"])
                 advance(note=f"{state}, {entry.label}")

@@ -24,6 +24,7 @@ from fastcnn.methods.contract import LayerReport, MethodConfig, Sight
 from fastcnn.methods.registry import Method
 from fastcnn.methods.replace import Choice, replace_layers
 from fastcnn.methods.structured.calibration import MOST_WIDE_ROWS, Gatherer
+from fastcnn.methods.structured.factored import chain_macs_at, stage_of, walked
 
 Batches = Sequence[Tensor]
 
@@ -114,7 +115,7 @@ def sights(
         with _evaluating(model), torch.no_grad():
 
             def take(name: str, x: Tensor, y: Tensor, gatherers: Any = gatherers, shapes: Any = shapes) -> None:
-                shapes.setdefault(name, (1, *x.shape[1:]))
+                shapes.setdefault(name, _of_one(x))
                 gatherers[name].add(x, y)
 
             for batch in batches:
@@ -196,7 +197,7 @@ def _sight(model: nn.Module, name: str, batches: Batches, wanted: _Wanted) -> Si
         left = iter(outputs)
 
         def take(_: str, x: Tensor, y: Tensor, left: Iterator[Tensor] = left) -> None:
-            shapes.append((1, *x.shape[1:]))
+            shapes.append(_of_one(x))
             gatherer.add_sampled(x, next(left))
 
         _run(model, [name], batch, take, enough=len(outputs))
@@ -253,7 +254,12 @@ def _run(
     if enough == 0:
         return
     with _hooked(of, note), suppress(_Enough):
-        model(batch)
+        model(batch.clone())  # it may work in place
+
+
+def _of_one(x: Tensor) -> tuple[int, ...]:
+    """Shape of one input of a batch; a row without a batch is one."""
+    return (1, *x.shape[1:]) if x.dim() > 1 else tuple(x.shape)
 
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -283,12 +289,28 @@ def _order(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str
 
     try:
         with _hooked(of, note):
-            model(batches[0])
+            model(batches[0].clone())
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"the model does not run on the first batch of data, of shape {tuple(batches[0].shape)}: {error}"
         ) from error
     return list(seen)
+
+
+def layer_inputs(model: nn.Module, batch: Tensor) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of what each convolution and linear layer is given for one input of a batch, call by call.
+
+    Raises
+    ------
+    ValueError
+        If the model does not run on the batch.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    found: dict[str, list[tuple[int, ...]]] = {name: [] for name in names}
+    with _evaluating(model), torch.no_grad():
+        _order(model, names, [batch])  # says so if it does not run
+        _run(model, names, batch[:1], lambda name, x, y: found[name].append(tuple(x.shape)))
+    return found
 
 
 def layer_macs(model: nn.Module, batch: Tensor) -> dict[str, int]:
@@ -299,18 +321,12 @@ def layer_macs(model: nn.Module, batch: Tensor) -> dict[str, int]:
     ValueError
         If the model does not run on the batch.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    found = dict.fromkeys(names, 0)
-    with _evaluating(model), torch.no_grad():
-        _order(model, names, [batch])  # says so if it does not run
-
-        def take(name: str, x: Tensor, y: Tensor) -> None:
-            layer = model.get_submodule(name)
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            found[name] += layer.weight.numel() * (y.numel() // len(layer.weight))
-
-        _run(model, names, batch[:1], take)
-    return found
+    return {
+        name: sum(chain_macs_at([stage_of(layer)], walked(layer, shape)) for shape in shapes)
+        for name, shapes in layer_inputs(model, batch).items()
+        for layer in [model.get_submodule(name)]
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -348,7 +364,7 @@ def _norm_inputs(
         for batch in batches:
             calls.update(dict.fromkeys(names, 0))
             with suppress(_Enough):
-                model(batch)
+                model(batch.clone())
     found = {}
     for name, (count, first, second) in sums.items():
         mean = first / count

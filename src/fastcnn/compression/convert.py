@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.compression.calibrate import inputs_of, layer_macs, replace_calibrated, sights
+from fastcnn.compression.calibrate import inputs_of, layer_inputs, replace_calibrated, sights
 from fastcnn.compression.report import attach
-from fastcnn.compression.share_out import share_out
+from fastcnn.compression.share_out import check_kept, share_out, size_of
 from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, check_patterns
 from fastcnn.methods.pruning.masking import absorb_torch_prune
 from fastcnn.methods.registry import Method, method_of
@@ -102,7 +102,7 @@ def convert(
     ------
     ValueError
         If nothing matches ``layers`` (the message lists the layers there are), a weight is NaN or Inf, data is given
-        to a method that reads none, holds no batch, or does not run through the model.
+        to a method that reads none, holds no batch, or does not run through the model; or a budget cannot be kept.
     TypeError
         For a wrong kind of argument.
 
@@ -133,19 +133,23 @@ def convert(
     names = config.which({name: fresh.get_submodule(name) for name in matching_layers(fresh, method, layers)})
     batches = list(inputs_of(data)) if data is not None and config.calibrates else None
     choice: MethodConfig | Mapping[str, Choice] = config
+    whole = 0
     if isinstance(config, RankConfig) and config.budget is not None:
         if config.budget_of == "multiply-adds" and batches is None:
             raise ValueError("multiply-adds depend on the size of the input: give convert data, or budget parameters")
         seen = ((name, None) for name in names) if batches is None else sights(fresh, names, batches)
-        macs = layer_macs(fresh, batches[0]) if batches and config.budget_of == "multiply-adds" else None
-        choice = share_out(fresh, method, config, seen, macs, calibrated=batches is not None)
+        inputs = layer_inputs(fresh, batches[0]) if batches and config.budget_of == "multiply-adds" else None
+        whole = size_of(fresh, inputs)
+        choice = share_out(fresh, method, config, seen, inputs, calibrated=batches is not None)
     if batches is not None:
         attach(fresh, replace_calibrated(copy_model(fresh), fresh, method, choice, names, batches))
-        return _warn_if_idle(fresh, config)
-    if data is not None:
-        _show_sizes(fresh, next(inputs_of(data)))
-    attach(fresh, replace_layers(fresh, method, choice, names))
-    forget_input_shapes(fresh)
+    else:
+        if data is not None:
+            _show_sizes(fresh, next(inputs_of(data)))
+        attach(fresh, replace_layers(fresh, method, choice, names))
+        forget_input_shapes(fresh)
+    if isinstance(config, RankConfig) and config.budget is not None:
+        check_kept(fresh, config, whole, batches[0] if batches else None)
     return _warn_if_idle(fresh, config)
 
 

@@ -7,18 +7,18 @@ dynamic programming, layer by layer: of the choices so far only those are kept t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
+from fastcnn.compression.calibrate import layer_macs
 from fastcnn.methods.contract import Sight
 from fastcnn.methods.registry import Method
 from fastcnn.methods.replace import Choice, obstacle, tied_weights
-from fastcnn.methods.structured.factored import Stage
+from fastcnn.methods.structured.factored import Stage, chain_macs_at, stage_of, walked
 from fastcnn.methods.structured.ranks import Ladder, RankConfig, Ranked, Ranks
 
 _MOST_CHOICES = 4096
@@ -46,7 +46,7 @@ def share_out(
     method: Method,
     config: RankConfig,
     seen: Iterable[tuple[str, Sight | None]],
-    macs: Mapping[str, int] | None = None,
+    inputs: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
     *,
     calibrated: bool = False,
 ) -> Mapping[str, Choice]:
@@ -56,8 +56,8 @@ def share_out(
     ----------
     seen : iterable of (name, Sight or None)
         Layers, and what calibration inputs show of them; one at a time, as moments of all of them may be large.
-    macs : mapping of str to int, optional
-        Multiply-adds of every layer of the model for one input, if the budget is one of those; needs sights.
+    inputs : mapping of str to list of shapes, optional
+        Of every convolution and linear layer, call by call, for one input: if the budget is one of multiply-adds.
     calibrated : bool
         Whether there are calibration inputs: then a layer without a sight is one that they do not reach.
 
@@ -67,9 +67,9 @@ def share_out(
         If the layers cannot give up so much; the message says what each could.
     """
     assert config.budget is not None
-    whole = sum(p.numel() for p in model.parameters()) if macs is None else sum(macs.values())
+    whole = size_of(model, inputs)
     tied = tied_weights(model)
-    ladders: dict[str, list[_Rung]] = {}
+    layers: dict[str, _Layer] = {}
     choices: dict[str, Choice] = {}
     for name, sight in seen:
         dense = model.get_submodule(name)
@@ -77,79 +77,110 @@ def share_out(
         why = obstacle(dense, name, tied)
         if not why and calibrated and sight is None:
             why = "the calibration inputs do not reach it"
-        found = why or _rungs(dense, method, config, sight, None if macs is None else macs[name])
+        found = why or _layer(dense, method, config, sight, None if inputs is None else inputs[name])
         choices[name] = found if isinstance(found, str) else _LEFT
         if not isinstance(found, str):
-            ladders[name] = found
-    rest = whole - sum(rungs[0].size for rungs in ladders.values())
+            layers[name] = found
+    ladders = [layer.rungs for layer in layers.values()]
+    rest = whole - sum(rungs[0].size for rungs in ladders)
     room = int(config.budget * whole) - rest
-    least = sum(min(rung.size for rung in rungs) for rungs in ladders.values())
+    least = sum(min(rung.size for rung in rungs) for rungs in ladders)
     if least > room:
-        left = [f"{name}: {choice}" for name, choice in choices.items() if name not in ladders]
+        left = [f"{name}: {choice}" for name, choice in choices.items() if name not in layers]
         raise BudgetError(
             f"budget={config.budget:g} cannot be kept: at the smallest ranks of its layers the model still has "
             f"{(rest + least) / whole:.3f} of its {whole} {config.budget_of}"
             + (f" ({'; '.join(left)})" if left else "")
         )
-    for (name, rungs), index in zip(ladders.items(), _least_loss(list(ladders.values()), room), strict=True):
-        ranks = rungs[index].ranks
-        if ranks is not None:
-            choices[name] = config.at(ranks)
+    picked = dict(zip(layers, _least_loss(ladders, room), strict=True))
+    slack = room - sum(layer.rungs[picked[name]].size for name, layer in layers.items())
+    # What is left goes to those that lose most.
+    for name in sorted(layers, key=lambda name: -layers[name].rungs[picked[name]].lost):
+        before, after = layers[name].rungs[picked[name]], layers[name].larger(picked[name], slack)
+        slack -= after.size - before.size
+        if after.ranks is not None:
+            choices[name] = config.at(after.ranks)
     return choices
 
 
-def _rungs(
-    dense: nn.Conv2d | nn.Linear, method: Method, config: RankConfig, sight: Sight | None, macs: int | None
-) -> list[_Rung] | str:
-    """The dense layer, then ranks that take less than it does, from the largest down; or why there are none."""
+def size_of(model: nn.Module, inputs: Mapping[str, Sequence[tuple[int, ...]]] | None) -> int:
+    """Parameters of a model, or the multiply-adds of its convolutions and linear layers on inputs of these shapes."""
+    if inputs is None:
+        return sum(p.numel() for p in model.parameters())
+    total = 0
+    for name, shapes in inputs.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        total += sum(chain_macs_at([stage_of(layer)], walked(layer, shape)) for shape in shapes)
+    return total
+
+
+def check_kept(model: nn.Module, config: RankConfig, whole: int, batch: Tensor | None) -> None:
+    """BudgetError if a converted model has more than the budget of what was ``whole``.
+
+    Parameters
+    ----------
+    batch : Tensor, optional
+        For a budget of multiply-adds.
+    """
+    assert config.budget is not None
+    of_macs = config.budget_of == "multiply-adds"
+    assert batch is not None or not of_macs
+    left = sum(layer_macs(model, batch).values()) if of_macs and batch is not None else size_of(model, None)
+    if left > config.budget * whole:
+        raise BudgetError(
+            f"budget={config.budget:g} was not kept: the model has {left / whole:.3f} of its {whole} "
+            f"{config.budget_of}; this is a fault of fastcnn, please report it"
+        )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's dense form and some of its ranks, from the largest down; and every size that its ranks can have."""
+
+    rungs: list[_Rung]
+    ranks: Mapping[int, Ranks]
+
+    def larger(self, index: int, slack: int) -> _Rung:
+        """The largest form that takes no more than ``slack`` besides; the dense one only if it is the rung itself."""
+        rung = self.rungs[index]
+        if rung.ranks is None:
+            return rung
+        size = max(size for size in self.ranks if size <= rung.size + slack)
+        return _Rung(self.ranks[size], size, rung.lost)
+
+
+def _layer(
+    dense: nn.Conv2d | nn.Linear,
+    method: Method,
+    config: RankConfig,
+    sight: Sight | None,
+    inputs: Sequence[tuple[int, ...]] | None,
+) -> _Layer | str:
+    """What a layer can give up; or why nothing."""
     cls = method.layers[type(dense)]
     assert issubclass(cls, Ranked)
     why: str = cls.why_not(dense)
     if why:
         return why
     ladder: Ladder = cls.ladder(dense, config, sight)
-    size = ladder.weights if macs is None else _multiply_adds(dense, ladder, sight, macs)
-    whole = dense.weight.numel() if macs is None else macs
+
+    def size(stages: Sequence[Stage]) -> int:
+        if inputs is None:
+            return sum(stage.weights for stage in stages)
+        return sum(chain_macs_at(stages, walked(dense, shape)) for shape in inputs)
+
+    whole = size([stage_of(dense)])
     # Steps may be of one size: of those the last has the higher ranks.
-    smaller = {size(ranks): ranks for ranks in ladder.steps(config) if size(ranks) < whole}
+    sizes = {ranks: size(ladder.stages(ranks)) for ranks in ladder.steps(config)}
+    smaller = {size: ranks for ranks, size in sizes.items() if size < whole}
     if not smaller:
-        return f"no rank makes it {'smaller' if macs is None else 'faster'}"
-    sizes = sorted(smaller, reverse=True)
-    apart = max(1.0, len(sizes) / ladder.most_points)
-    chosen = [sizes[int(i * apart)] for i in range(min(ladder.most_points, len(sizes)))]
-    return [_Rung(None, whole, 0.0), *(_Rung(smaller[each], each, ladder.error(smaller[each]) ** 2) for each in chosen)]
-
-
-def _multiply_adds(
-    dense: nn.Conv2d | nn.Linear, ladder: Ladder, sight: Sight | None, macs: int
-) -> Callable[[Ranks], int]:
-    """What a chain makes for one input of the model, all calls of the layer together."""
-    positions = macs // dense.weight.numel()
-    if isinstance(dense, nn.Linear):
-        return lambda ranks: ladder.weights(ranks) * positions
-    assert sight is not None
-    left, right, top, bottom = dense._reversed_padding_repeated_twice
-    height, width = sight.input_shape[2:]
-    padded = [height + top + bottom, width + left + right]
-    # Padding that a chain's own convolutions cannot add comes before the first stage.
-    before = [height, width] if dense.padding_mode == "zeros" and left == right and top == bottom else padded
-    after = [(padded[i] - dense.dilation[i] * (dense.kernel_size[i] - 1) - 1) // dense.stride[i] + 1 for i in range(2)]
-    calls = positions // math.prod(after)
-
-    def of(ranks: Ranks) -> int:
-        total, size = 0, list(before)
-        for stage in ladder.stages(ranks):
-            for i in range(2):
-                size[i] = after[i] if _walks(stage, i) else size[i]
-            total += stage.weights * math.prod(size)
-        return total * calls
-
-    return of
-
-
-def _walks(stage: Stage, axis: int) -> bool:
-    """Whether this stage of a chain is the one that changes the size of the map along an axis."""
-    return stage.kernel_size[axis] > 1 or stage.stride[axis] > 1
+        return f"no rank makes it {'smaller' if inputs is None else 'faster'}"
+    steps = sorted(smaller, reverse=True)
+    count = min(ladder.most_points, len(steps))
+    chosen = sorted({round(i * (len(steps) - 1) / max(1, count - 1)) for i in range(count)})
+    rungs = [_Rung(smaller[steps[i]], steps[i], ladder.error(smaller[steps[i]]) ** 2) for i in chosen]
+    return _Layer([_Rung(None, whole, 0.0), *rungs], smaller)
 
 
 def _least_loss(ladders: list[list[_Rung]], room: int) -> list[int]:

@@ -248,7 +248,7 @@ def test_wide_layers_keep_rows_and_come_out_the_same(bias: bool, ridge: float, m
             getattr(rows, what)
 
 
-@pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize("batches", [1, 3, 60])
 def test_wide_layers_keep_a_limited_number_of_rows(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     """Inputs and outputs of the same rows, and no view of maps that are overwritten later."""
     monkeypatch.setattr(calibration, "WIDEST", 4)
@@ -263,6 +263,11 @@ def test_wide_layers_keep_a_limited_number_of_rows(monkeypatch: pytest.MonkeyPat
     assert rows.inputs.shape == (12, 8)
     torch.testing.assert_close(layer(rows.inputs), rows.outputs)
     assert float(rows.inputs.abs().min()) > 0
+    again = Gatherer(layer, 60)
+    for _ in range(3):  # called three times for every input
+        x = torch.randn(60, 8, dtype=torch.float64)
+        again.add(x, layer(x).detach())
+    assert again.moments().count == 12
 
 
 def test_wide_layers_take_a_few_positions_of_each_input(monkeypatch: pytest.MonkeyPatch) -> None:

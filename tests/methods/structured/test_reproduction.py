@@ -90,9 +90,28 @@ def test_results_made_differently_are_not_put_together(tmp_path: Path) -> None:
         trial.folder(tmp_path).mkdir()
         document = {"torch": "2", "data_sha256": "a", "settings": {"epochs": trial.seed}}
         (trial.folder(tmp_path) / trials.RESULT).write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=r"mlp/dense, seed 1 was made with another settings .* remove"):
+    with pytest.raises(trials.StaleResultError, match=r"mlp/dense, seed 1 was made with another settings .* remove"):
         gather(made, tmp_path)
     assert len(gather([made[0], made[2]], tmp_path)) == 1
+
+
+def test_results_of_other_settings_are_found_before_anything_is_trained(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trial = Trial(name="mlp/dense", seed=0)
+    trial.folder(tmp_path).mkdir()
+    (trial.folder(tmp_path) / trials.RESULT).write_text(json.dumps({"settings": {"epochs": 1, "rates": [1, 2]}}))
+
+    def run(settings: dict[str, Any]) -> None:
+        made = [trial, Trial(name="mlp/dense", seed=1)]
+        trials.run_trials("no.such.module", [], made, tmp_path, jobs=1, title="t", settings=lambda trial: settings)
+
+    with pytest.raises(trials.StaleResultError, match=r"mlp/dense, seed 0 was made with other settings .* remove"):
+        run({"epochs": 2, "rates": (1, 2)})
+    with pytest.raises(trials.TrialFailedError, match="seed 1"):
+        run({"epochs": 1, "rates": (1, 2)})
+    assert trials.interrupted_or(lambda: run({}) or 0, tmp_path) == 1  # type: ignore[func-returns-value]
+    assert "error: mlp/dense, seed 0" in capfd.readouterr().err
 
 
 def test_a_trial_that_fails_is_named(tmp_path: Path) -> None:
@@ -210,21 +229,28 @@ def test_speed_gates_of_tucker() -> None:
 
 
 def test_layers_that_are_no_faster_are_declined_with_a_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the clock alone: here the chain of the second layer is made out to take longer than the dense one."""
-    net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.Conv2d(32, 64, 3)).eval()
-    monkeypatch.setattr(
-        calibrate,
-        "layer_ms",
-        lambda layer, shape, threads: 1.0 if isinstance(layer, nn.Conv2d) else layer.ranks[1] / 20,
-    )
-    found = conv_speed.layer_times(net, {"0": (8, 16), "1": (16, 32)}, (1, 32, 12, 12), 1)
-    assert (found["0"]["declined"], found["1"]["declined"]) == (False, True)
-    assert found["1"]["dense_ms"] == 1.0
-    assert found["1"]["ms"] == pytest.approx(1.6)
+    """By the clock alone: the second layer's chain is made out to take longer than the dense one, with one outlier."""
+    net = nn.Sequential(nn.Conv2d(32, 32, 3), nn.Conv2d(32, 64, 3), nn.Conv2d(64, 32, 3), nn.Conv2d(32, 64, 3)).eval()
+    timed: list[nn.Module] = []
+
+    def layer_ms(layer: Any, shape: tuple[int, ...], threads: int) -> float:
+        timed.append(layer)
+        if len(timed) == 2:
+            return 100.0
+        return 1.0 if isinstance(layer, nn.Conv2d) else layer.ranks[1] / 20  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(calibrate, "layer_ms", layer_ms)
+    ranks = {"0": (8, 16), "1": (16, 32), "2": (16, 19), "3": (16, 32)}
+    found = conv_speed.layer_times(net, ranks, (1, 32, 12, 12), 1)
+    assert [found[name]["declined"] for name in ranks] == [False, True, False, True]
+    assert found["0"]["ms"] == pytest.approx(0.8)  # the median
+    assert (found["1"]["dense_ms"], found["1"]["ms"]) == (1.0, pytest.approx(1.6))
     assert "curve" not in found["0"]
     curve = found["1"]["curve"]
-    assert [point["ms"] for point in curve] == sorted(point["ranks"][1] / 20 for point in curve)
+    assert len(curve) > 1
+    assert [point["ms"] for point in curve] == [point["ranks"][1] / 20 for point in curve]
     assert all(point["ranks"][1] <= 32 for point in curve)
+    assert found["3"] is not None
 
 
 def test_other_nets_get_the_same_share_of_their_channels() -> None:

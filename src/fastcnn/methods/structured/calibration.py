@@ -258,6 +258,8 @@ class Gatherer:
     _count: int = 0
     _sums: list[list[Tensor]] = field(default_factory=list)
     _rows: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _seen: list[int] = field(default_factory=lambda: [0, 0])
+    """Rows of a wide layer's inputs, and of its outputs, of which some were taken."""
 
     @property
     def groups(self) -> int:
@@ -277,7 +279,7 @@ class Gatherer:
     def outputs(self, wanted: Tensor, call: int) -> Tensor:
         """Rows (samples, m) of what the original net has behind the layer in its call of that number."""
         if isinstance(self.layer, nn.Linear):
-            return self._linear_rows(wanted, call)
+            return self._linear_rows(wanted, call, 1)
         rows, columns = self._positions(wanted.shape[2], wanted.shape[3], call)
         return wanted[:, :, rows, columns].transpose(1, 2).flatten(0, 1)
 
@@ -285,7 +287,7 @@ class Gatherer:
         """Rows (samples, groups * n) of what the layer is given, patch by patch."""
         layer = self.layer
         if isinstance(layer, nn.Linear):
-            return self._linear_rows(given, call)
+            return self._linear_rows(given, call, 0)
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         windows = F.pad(given, layer._reversed_padding_repeated_twice, mode=mode)
         for axis in range(2):
@@ -296,17 +298,24 @@ class Gatherer:
         rows, columns = self._positions(windows.shape[2], windows.shape[3], call)
         return windows[:, :, rows, columns].transpose(1, 2).flatten(0, 1).flatten(1)
 
-    def _linear_rows(self, values: Tensor, call: int) -> Tensor:
+    def _linear_rows(self, values: Tensor, call: int, side: int) -> Tensor:
         """All rows (samples, features); of a wide layer some of them, the same few positions of every input."""
         if not self.wide:
             return values.reshape(-1, values.shape[-1])
         if values.dim() < 3:
             rows = values.reshape(-1, values.shape[-1])
-            share = -(-MOST_WIDE_ROWS * len(rows) // max(len(rows), self.expected))
-            return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(call))[:share]]
-        places = values.flatten(1, -2)
-        picked, _ = self._positions(places.shape[1], 1, call)
-        return places[:, picked].flatten(0, 1)
+        else:
+            places = values.flatten(1, -2)
+            picked, _ = self._positions(places.shape[1], 1, call)
+            rows = places[:, picked].flatten(0, 1)
+        # Of all rows there will be, evenly, and no more than there is room for.
+        before, after = (
+            min(MOST_WIDE_ROWS, MOST_WIDE_ROWS * seen // max(MOST_WIDE_ROWS, self.expected))
+            for seen in (self._seen[side], self._seen[side] + len(rows))
+        )
+        self._seen[side] += len(rows)
+        share = torch.randperm(len(rows), generator=torch.Generator().manual_seed(call))[: after - before]
+        return rows[share]
 
     def _positions(self, height: int, width: int, call: int) -> tuple[Tensor, Tensor]:
         most = MOST_WIDE_ROWS if self.wide else self.most_rows

@@ -21,7 +21,7 @@ from fastcnn.methods.contract import (
     check_finite,
     check_range,
 )
-from fastcnn.methods.dense import PaddingMode, conv_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import refine, whitenings
 from fastcnn.methods.structured.cp_als import cp_als, rebuild
@@ -30,6 +30,7 @@ from fastcnn.methods.structured.factored import (
     Geometry,
     Stage,
     chain_cost,
+    geometry_of,
     grouped,
     spec_geometry,
 )
@@ -103,7 +104,7 @@ class CPLadder(Ladder):
 
     def __init__(self, dense: nn.Conv2d, config: CPConfig, sight: Sight | None) -> None:
         check_finite(dense.weight, "weight")
-        super().__init__(ConvSpec.of(dense), pair(dense.stride))
+        super().__init__(ConvSpec.of(dense), geometry_of(dense))
         self._dense, self._sight, self._config = dense, sight, config
         weights = torch.stack(grouped(dense.weight, dense.groups))
         self._whitenings = whitenings(sight, dense, config.ridge)
@@ -124,7 +125,7 @@ class CPLadder(Ladder):
     def stages(self, ranks: Ranks) -> list[Stage]:
         """1x1, column, row, 1x1."""
         assert isinstance(self.spec, ConvSpec)
-        return list(_stages(self.spec, ranks[0], spec_geometry(self.spec, self.stride)).values())
+        return list(_stages(self.spec, ranks[0], self.geometry).values())
 
     def steps(self, config: RankConfig) -> list[Ranks]:
         """Ranks up to the dense layer's weights, each an eighth larger than the one before."""

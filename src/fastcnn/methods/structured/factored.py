@@ -38,6 +38,14 @@ class Stage:
         """Numbers in its weight."""
         return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel_size)
 
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns it makes of so many."""
+        down, across = (
+            (size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1) // self.stride[i] + 1
+            for i in range(2)
+        )
+        return down, across
+
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
@@ -56,6 +64,26 @@ def chain_macs(stages: Sequence[Stage]) -> int:
         total += stage.weights * positions
         positions *= math.prod(stage.stride)
     return total
+
+
+def chain_macs_at(stages: Sequence[Stage], shape: tuple[int, ...]) -> int:
+    """Multiply-adds of a chain on an input (..., C, H, W); one without rows and columns has (..., C, 1, 1)."""
+    *lead, _, height, width = shape
+    size, total = (height, width), 0
+    for stage in stages:
+        size = stage.output_size(size)
+        total += stage.weights * math.prod(size)
+    return total * math.prod(lead)
+
+
+def walked(dense: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape (..., C, H, W) that the first stage of a chain in a layer's place sees of an input of this shape."""
+    if isinstance(dense, nn.Linear):
+        return (*shape, 1, 1)
+    left, right, top, bottom = dense._reversed_padding_repeated_twice
+    if geometry_of(dense).padding != (0, 0):
+        return shape
+    return (*shape[:-2], shape[-2] + top + bottom, shape[-1] + left + right)
 
 
 def chain_cost(stages: Sequence[Stage], spec: Spec) -> Cost:
@@ -90,7 +118,7 @@ class Factored(nn.Module):
     @property
     def chain(self) -> tuple[Stage, ...]:
         """The stages' shapes, input side first."""
-        return tuple(_stage_of(module) for module in self.stages)
+        return tuple(stage_of(module) for module in self.stages)  # type: ignore[arg-type]  # convs or linears
 
     def reset_parameters(self) -> None:
         """Initialise for training from scratch: weights N(0, 1 / fan_in) in every stage, bias zero.
@@ -122,19 +150,12 @@ class Factored(nn.Module):
         return LayerTheory(params=params, macs=chain_macs(self.chain), bytes=sum(map(dense_bytes, modules)))
 
 
-def _stage_of(module: nn.Module) -> Stage:
+def stage_of(module: nn.Conv2d | nn.Linear) -> Stage:
+    """A layer's shape as a stage, with the zeros that it can add itself."""
     if isinstance(module, nn.Linear):
         return Stage(in_channels=module.in_features, out_channels=module.out_features)
-    assert isinstance(module, nn.Conv2d)
-    return Stage(
-        in_channels=module.in_channels,
-        out_channels=module.out_channels,
-        kernel_size=pair(module.kernel_size),
-        stride=pair(module.stride),
-        padding=pair(module.padding),  # type: ignore[arg-type]  # never a word here
-        dilation=pair(module.dilation),
-        groups=module.groups,
-    )
+    geometry = vars(geometry_of(module))
+    return Stage(in_channels=module.in_channels, out_channels=module.out_channels, groups=module.groups, **geometry)
 
 
 class FactoredConv2d(ConvLike, Factored):
@@ -345,6 +366,20 @@ def block_diagonal(wide: Tensor, groups: int) -> Tensor:
 def grouped(weight: Tensor, groups: int) -> list[Tensor]:
     """Weights of each group, in float64 on the CPU: what is factorised."""
     return list(weight.detach().to("cpu", torch.float64).chunk(groups))
+
+
+def geometry_of(dense: nn.Conv2d | nn.Linear) -> Geometry:
+    """How a dense layer walks, with the zeros that a convolution can add itself; other padding comes before."""
+    if isinstance(dense, nn.Linear):
+        return Geometry(kernel_size=(1, 1))
+    left, right, top, bottom = dense._reversed_padding_repeated_twice
+    own = dense.padding_mode == "zeros" and left == right and top == bottom
+    return Geometry(
+        kernel_size=pair(dense.kernel_size),
+        stride=pair(dense.stride),
+        padding=(top, left) if own else (0, 0),
+        dilation=pair(dense.dilation),
+    )
 
 
 def spec_geometry(spec: Spec, stride: tuple[int, int] = (1, 1)) -> Geometry:

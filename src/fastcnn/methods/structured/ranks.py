@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastcnn.methods.contract import DeclinedError, MethodConfig, Sight, Spec, check_choice, check_count, check_range
-from fastcnn.methods.structured.factored import Factored, Stage, chain_macs
+from fastcnn.methods.structured.factored import Factored, Geometry, Stage, chain_macs
 
 Measure = Literal["squares", "values"]
 BudgetOf = Literal["parameters", "multiply-adds"]
@@ -139,15 +139,15 @@ class Ladder(ABC):
     ----------
     spec : ConvSpec or LinearSpec
         Of the dense layer.
-    stride : tuple of int
+    geometry : Geometry
         Of the dense layer.
     """
 
     most_points: ClassVar[int] = 96
     """Ranks that a search looks at, evenly spread over the steps."""
 
-    def __init__(self, spec: Spec, stride: tuple[int, int] = (1, 1)) -> None:
-        self.spec, self.stride = spec, stride
+    def __init__(self, spec: Spec, geometry: Geometry) -> None:
+        self.spec, self.geometry = spec, geometry
 
     @property
     @abstractmethod

@@ -34,6 +34,7 @@ from fastcnn.methods.structured.factored import (
     Geometry,
     Stage,
     chain_cost,
+    geometry_of,
     grouped,
     spec_geometry,
 )
@@ -106,7 +107,7 @@ class _SeparableLadder(Ladder):
 
     def __init__(self, dense: nn.Conv2d, config: SeparableConfig, sight: Sight | None) -> None:
         check_finite(dense.weight, "weight")
-        super().__init__(ConvSpec.of(dense), pair(dense.stride))
+        super().__init__(ConvSpec.of(dense), geometry_of(dense))
         self._dense, self._sight, self._config = dense, sight, config
         self._whitenings = whitenings(sight, dense, config.ridge)
         self._seen = [
@@ -117,7 +118,7 @@ class _SeparableLadder(Ladder):
     def stages(self, ranks: Ranks) -> list[Stage]:
         """Columns, rows, and in scheme 1 the mixture."""
         assert isinstance(self.spec, ConvSpec)
-        return list(_stages(self.spec, self.scheme, ranks[0], spec_geometry(self.spec, self.stride)).values())
+        return list(_stages(self.spec, self.scheme, ranks[0], self.geometry).values())
 
     def build(self, ranks: Ranks) -> SeparableConv2d:
         """The layer at this rank, refined on the outputs where calibration inputs are known."""

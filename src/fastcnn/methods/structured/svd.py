@@ -23,7 +23,7 @@ from fastcnn.methods.contract import (
     check_range,
     spec_of,
 )
-from fastcnn.methods.dense import PaddingMode, conv_arguments, linear_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments, linear_arguments
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import Moments, whitened_svd
 from fastcnn.methods.structured.factored import (
@@ -32,6 +32,7 @@ from fastcnn.methods.structured.factored import (
     Geometry,
     Stage,
     chain_cost,
+    geometry_of,
     grouped,
     spec_geometry,
 )
@@ -91,7 +92,7 @@ class SVDLadder(Ladder):
         self, cls: type[SVDLinear] | type[SVDConv2d], dense: nn.Conv2d | nn.Linear, ridge: float, sight: Sight | None
     ) -> None:
         check_finite(dense.weight, "weight")
-        super().__init__(spec_of(dense), pair(dense.stride) if isinstance(dense, nn.Conv2d) else (1, 1))
+        super().__init__(spec_of(dense), geometry_of(dense))
         self._cls, self._dense = cls, dense
         groups = self.spec.groups if isinstance(self.spec, ConvSpec) else 1
         self._moments: Moments | None = sight.moments if sight is not None else None
@@ -106,7 +107,7 @@ class SVDLadder(Ladder):
 
     def stages(self, ranks: Ranks) -> list[Stage]:
         """A convolution with the taps, or a linear layer, and what expands its channels."""
-        return list(_stages(self.spec, ranks[0], spec_geometry(self.spec, self.stride)).values())
+        return list(_stages(self.spec, ranks[0], self.geometry).values())
 
     def ranks_for(self, energy: float, measure: Measure) -> Ranks:
         """Of the group that needs most."""

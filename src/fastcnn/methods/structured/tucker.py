@@ -20,7 +20,7 @@ from fastcnn.methods.contract import (
     check_finite,
     check_range,
 )
-from fastcnn.methods.dense import PaddingMode, conv_arguments, pair
+from fastcnn.methods.dense import PaddingMode, conv_arguments
 from fastcnn.methods.registry import register_method
 from fastcnn.methods.structured.calibration import Whitening, refine, whitenings
 from fastcnn.methods.structured.evbmf import evbmf_rank
@@ -29,6 +29,7 @@ from fastcnn.methods.structured.factored import (
     Geometry,
     Stage,
     chain_cost,
+    geometry_of,
     grouped,
     spec_geometry,
 )
@@ -170,7 +171,7 @@ class TuckerLadder(Ladder):
 
     def __init__(self, dense: nn.Conv2d, config: TuckerConfig, sight: Sight | None) -> None:
         check_finite(dense.weight, "weight")
-        super().__init__(ConvSpec.of(dense), pair(dense.stride))
+        super().__init__(ConvSpec.of(dense), geometry_of(dense))
         self._dense, self._sight, self._config = dense, sight, config
         self._weights = grouped(dense.weight, dense.groups)
         self._whitenings = whitenings(sight, dense, config.ridge)
@@ -193,7 +194,7 @@ class TuckerLadder(Ladder):
     def stages(self, ranks: Ranks) -> list[Stage]:
         """1x1, core, 1x1."""
         assert isinstance(self.spec, ConvSpec)
-        return list(_stages(self.spec, ranks, spec_geometry(self.spec, self.stride)).values())
+        return list(_stages(self.spec, ranks, self.geometry).values())
 
     def ranks_for(self, energy: float, measure: Measure) -> Ranks:
         """Of each unfolding, of the group that needs most."""

@@ -29,6 +29,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fastcnn
-from fastcnn.cli.output import log, write_atomically
+from fastcnn.cli.output import log, plain, write_atomically
 from fastcnn.compression.calibrate import layer_macs, replace_calibrated
 from fastcnn.compression.report import attach
 from fastcnn.methods.registry import method_of
@@ -47,6 +48,7 @@ from fastcnn.methods.structured.cp import CPConfig
 from fastcnn.methods.structured.separable import SeparableConfig
 from fastcnn.methods.structured.svd import SVDConfig
 from fastcnn.methods.structured.tucker import TuckerConfig, TuckerConv2d
+from fastcnn.reporting.host import commit, host_facts
 from fastcnn.reproduction.structured.trials import (
     RESULT,
     Spread,
@@ -96,7 +98,7 @@ class Gate:
 
 
 GATES = {
-    "tucker": Gate(fewer=1.0, drop=1.0),
+    "tucker": Gate(fewer=1.25, drop=1.0),
     "scheme-2": Gate(fewer=2.5, drop=0.7),
     "svd": Gate(fewer=1 / 0.29, drop=1.0, relative=True),
     "cp": Gate(fewer=4.0, drop=1.0),
@@ -174,7 +176,15 @@ def choose_ranks(net: nn.Module, pictures: Pictures, threads: int) -> dict[str, 
         torch.set_num_threads(before)
     chosen = {name: list(module.ranks) for name, module in small.named_modules() if isinstance(module, TuckerConv2d)}
     left = {line.layer: line.why for line in fastcnn.report(small).layers if line.status != "done"}
-    return {"speedup": SPEEDUP, "ranks": chosen, "declined": left}
+    return {
+        "speedup": SPEEDUP,
+        "ranks": chosen,
+        "declined": left,
+        "commit": commit(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "threads": threads,
+        "host": plain(host_facts()),
+    }
 
 
 def train(trial: Trial, data: Path, runs: Path) -> None:
@@ -215,7 +225,14 @@ def train(trial: Trial, data: Path, runs: Path) -> None:
         checkpoint_every=dense_training.CHECKPOINT_EVERY,
         seed=trial.seed,
     )
-    settings = {
+    settings = settings_of(ranks)
+    found |= {"accuracy": history.metric, "same_answers": same(before, answers(small, unknown))}
+    write_result(trial, runs, found, history=history, settings=settings, data=known.sha256)
+
+
+def settings_of(ranks: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """What a fine-tuning depends on besides its name and seed."""
+    return {
         "epochs": EPOCHS,
         "batch": BATCH,
         "optimizer": "SGD, Nesterov",
@@ -226,8 +243,6 @@ def train(trial: Trial, data: Path, runs: Path) -> None:
         "calibration": CALIBRATION,
         "tucker_ranks": ranks,
     }
-    found |= {"accuracy": history.metric, "same_answers": same(before, answers(small, unknown))}
-    write_result(trial, runs, found, history=history, settings=settings, data=known.sha256)
 
 
 def _train_base(trial: Trial, known: Pictures, unknown: Pictures, runs: Path) -> None:
@@ -356,8 +371,9 @@ def _run(options: argparse.Namespace, known: Pictures) -> int:
     if not ranks.exists():
         chosen = choose_ranks(load_base(options.runs, options.seeds[0]), known, options.threads)
         write_atomically(ranks, json.dumps(chosen, indent=1) + "\n")
+    found_ranks = json.loads(ranks.read_text(encoding="utf-8"))["ranks"]
     try:
-        run(trials=trials, title="fine-tuning")
+        run(trials=trials, title="fine-tuning", settings=lambda trial: settings_of(found_ranks))
     finally:
         results = gather(trials, options.runs)
         found = summary(results, options.seeds)

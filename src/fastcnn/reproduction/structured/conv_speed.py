@@ -33,7 +33,7 @@ from fastcnn.benchmarking.suite import suite_models
 from fastcnn.benchmarking.turns import error_of, medians, own_entry, ratios, spread, time_in_turns
 from fastcnn.cli.output import log, plain, progress_bar, write_atomically
 from fastcnn.compression.calibrate import sights
-from fastcnn.methods.structured.ranks import Ladder, vector_width
+from fastcnn.methods.structured.ranks import vector_width
 from fastcnn.methods.structured.tucker import TuckerConfig, TuckerConv2d
 from fastcnn.reporting.host import commit, host_facts
 from fastcnn.reproduction.structured.conv_net import with_tucker
@@ -45,6 +45,8 @@ EXACT, FP32, TUCKER = "dense, exact kernels", "dense", "Tucker-2"
 MAX_ERROR = 1e-4
 STATES = {"warm": 0}
 Ranks = Mapping[str, Sequence[int]]
+TIMINGS, LEAST_GAIN = 3, 1.03
+"""Of a layer alone, and how much faster its chain must be to stay."""
 _KEPT = {"declined": False}
 
 
@@ -88,27 +90,37 @@ def ranks_by_share(net: nn.Module, share: tuple[float, float]) -> dict[str, tupl
 
 
 def layer_times(net: nn.Module, ranks: Ranks, shape: tuple[int, ...], threads: int) -> dict[str, dict[str, Any]]:
-    """Milliseconds of each layer alone, dense and at its ranks; where the chain is no faster also at lower ranks."""
-    found = {}
+    """Milliseconds of each layer alone, dense and at its ranks; where the chain is no faster also at lower ranks.
+
+    Medians of ``TIMINGS`` in turn; layers of one shape share theirs.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}
     picture = torch.from_numpy(random_pictures(1, shape, seed=7)[0])
     with progress_bar("layers", len(ranks)) as advance:
         for name, sight in sights(net, list(ranks), [picture], threads=threads):
             dense = net.get_submodule(name)
             assert isinstance(dense, nn.Conv2d)
             assert sight is not None
+            assert sight.latency_ms is not None
             inner, outer = ranks[name]
             ladder = TuckerConv2d.ladder(dense, TuckerConfig(ranks=(inner, outer)))
             latency = sight.latency_ms
 
-            def point(pair: tuple[int, int], ladder: Ladder = ladder, latency: Any = latency) -> dict[str, Any]:
-                return {"ranks": list(pair), "ms": latency(ladder.build(pair))}
-
-            times: dict[str, Any] = {"dense_ms": sight.dense_ms(), **point((inner, outer))}
-            times["declined"] = times["ms"] >= times["dense_ms"]
-            if times["declined"]:
-                lower = {ladder.rounded((inner * k // 4, outer * k // 4), TuckerConfig(rank=1)) for k in (1, 2, 3)}
-                times["curve"] = [point((pair[0], pair[1])) for pair in sorted(lower)]
-            found[name] = times
+            shape_of = (str(dense), sight.input_shape, inner, outer)
+            if shape_of not in known:
+                chain = ladder.build((inner, outer))
+                pairs = [(latency(dense), latency(chain)) for _ in range(TIMINGS)]
+                dense_ms, ms = (statistics.median(each) for each in zip(*pairs, strict=True))
+                times: dict[str, Any] = {"dense_ms": dense_ms, "ranks": [inner, outer], "ms": ms}
+                times["declined"] = ms > dense_ms / LEAST_GAIN
+                if times["declined"]:
+                    lower = {
+                        ladder.rounded((inner * k // 8, outer * k // 8), TuckerConfig(rank=1)) for k in range(1, 8)
+                    }
+                    times["curve"] = [{"ranks": list(r), "ms": latency(ladder.build(r))} for r in sorted(lower)]
+                known[shape_of] = times
+            found[name] = known[shape_of]
             advance(note=name)
     return found
 

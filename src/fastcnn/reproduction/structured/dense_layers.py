@@ -216,7 +216,7 @@ def train(trial: Trial, data: str, runs: Path, *, epochs: int) -> None:
     folder = trial.folder(runs)
     seed_all(trial.seed)
     model: nn.Module = build(net, way, trial.seed)
-    settings = {"epochs": epochs, "batch": BATCH, "optimizer": "adam", "rate": RATES[net], "schedule": SCHEDULE}
+    settings = settings_of(trial, data, epochs)
     dense_weights = weights_of(model, HIDDEN["denil"]) if way == "predicted" else SIZE * SIZE
     found: dict[str, Any] = {"test_sha256": test_digest}
     if way == "predicted":
@@ -229,7 +229,20 @@ def train(trial: Trial, data: str, runs: Path, *, epochs: int) -> None:
     found["layers"] = [repr(model.get_submodule(layer)) for layer in HIDDEN[net]]
     if way in GATES:
         found |= {"layer_weights": weights_of(model, HIDDEN[net]), "dense_weights": dense_weights}
-    write_result(trial, runs, found, history=history, settings={**settings, "data": data.split(":")[0]}, data=digest)
+    write_result(trial, runs, found, history=history, settings=settings, data=digest)
+
+
+def settings_of(trial: Trial, data: str, epochs: int) -> dict[str, Any]:
+    """What a training depends on besides its name and seed."""
+    rate = RATES[trial.name.split("/")[0]]
+    return {
+        "epochs": epochs,
+        "batch": BATCH,
+        "optimizer": "adam",
+        "rate": rate,
+        "schedule": SCHEDULE,
+        "data": data.split(":")[0],
+    }
 
 
 def weights_of(model: nn.Module, layers: Sequence[str]) -> int:
@@ -274,7 +287,9 @@ def summary(results: Sequence[Mapping[str, Any]], nets: Sequence[str], seeds: Se
                 "accuracy": asdict(equal),
                 **versus(ours, equal),
             }
-        row["passed"] = bool(smaller >= gate.smaller and row["drop"] <= gate.drop + 1e-9 and len(mine) == len(seeds))
+        row["passed"] = bool(
+            smaller >= gate.smaller and row["drop"] <= gate.drop + 1e-9 and len(mine) == len(dense) == len(seeds)
+        )
         rows.append(row)
     needed = {(name, seed) for name in names(list(HIDDEN)) for seed in SEEDS}
     whole = needed <= {(result["name"], result["seed"]) for result in results}
@@ -350,7 +365,15 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> int:
         common = ["--data", options.data, "--runs", str(options.runs), "--epochs", str(options.epochs)]
         try:
-            run_trials(MODULE, common, chosen, options.runs, jobs=options.jobs, title="dense layers")
+            run_trials(
+                MODULE,
+                common,
+                chosen,
+                options.runs,
+                jobs=options.jobs,
+                title="dense layers",
+                settings=partial(settings_of, data=options.data, epochs=options.epochs),
+            )
         finally:
             results = gather(all_trials, options.runs, group=lambda trial: trial.name.split("/")[0])
             found = summary(results, options.nets, options.seeds)

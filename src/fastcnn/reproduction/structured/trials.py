@@ -55,19 +55,46 @@ class TrialFailedError(RuntimeError):
     """A trial's process ended without a result."""
 
 
+class StaleResultError(ValueError):
+    """A finished trial was made otherwise than it would be now, or than those it is compared with."""
+
+
 def run_trials(
-    module: str, arguments: Sequence[str], trials: Iterable[Trial], runs: Path, *, jobs: int, title: str
+    module: str,
+    arguments: Sequence[str],
+    trials: Iterable[Trial],
+    runs: Path,
+    *,
+    jobs: int,
+    title: str,
+    settings: Callable[[Trial], Mapping[str, Any] | None] = lambda trial: None,
 ) -> None:
     """Run those trials that have no result yet, ``jobs`` at a time, as ``python -m module arguments --trial ...``.
 
+    Parameters
+    ----------
+    settings : callable, optional
+        What a trial's result has for settings if it is made now; None if it has none.
+
     Raises
     ------
+    StaleResultError
+        If a trial is finished that was made with other settings; before any is begun.
     TrialFailedError
         If a process fails; the others are interrupted and keep their checkpoints.
     KeyboardInterrupt
         On Ctrl-C, when every process has written its checkpoint.
     """
-    waiting = [trial for trial in trials if trial.result(runs) is None]
+    waiting = []
+    for trial in trials:
+        result, now = trial.result(runs), settings(trial)
+        if result is None:
+            waiting.append(trial)
+        elif now is not None and result["settings"] != plain(dict(now)):
+            raise StaleResultError(
+                f"{trial} was made with other settings than now: {result['settings']} and {plain(dict(now))}; remove "
+                f"{trial.folder(runs)} or use another folder"
+            )
     running: dict[Trial, subprocess.Popen[bytes]] = {}
     try:
         with progress_bar(title, len(waiting)) as advance:
@@ -137,7 +164,7 @@ def gather(
 
     Raises
     ------
-    ValueError
+    StaleResultError
         If two of them were made from other data, with another torch or by other settings.
     """
     found = [(trial, result) for trial in trials if (result := trial.result(runs)) is not None]
@@ -146,7 +173,7 @@ def gather(
         other, known = first.setdefault(group(trial), (trial, result))
         for name in MUST_AGREE:
             if result[name] != known[name]:
-                raise ValueError(
+                raise StaleResultError(
                     f"{trial} was made with another {name} than {other}: {result[name]} and {known[name]}; "
                     f"remove {trial.folder(runs)} or use another folder"
                 )
@@ -185,12 +212,12 @@ def parameters(model: nn.Module) -> int:
 
 
 def interrupted_or(main: Callable[[], int], runs: Path) -> int:
-    """Run a command; 130 on Ctrl-C, 1 if a trial failed."""
+    """Run a command; 130 on Ctrl-C, 1 if a trial failed or does not go with the others."""
     try:
         return main()
     except KeyboardInterrupt:
         log(f"interrupted: {runs} holds results and checkpoints; run again to go on")
         return 130
-    except TrialFailedError as error:
+    except (TrialFailedError, StaleResultError) as error:
         log(f"error: {error}")
         return 1
