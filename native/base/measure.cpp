@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/amx/amx.h"
+#include "kernels/bits/bits.h"
 #include "kernels/peak/peak.h"
 
 namespace fastcnn {
@@ -54,6 +55,14 @@ double measure_amx_gmacs(Isa isa, int threads) {
   constexpr int64_t kIterations = 20000;
   const double best = best_round(threads, 0.25, [&](int) { k->peak(kIterations); });
   return static_cast<double>(kIterations) * kAmxPixels * kAmxPanel * 16 * kAmxChannels * threads / best / 1e9;
+}
+
+double measure_bit_gmacs(Isa isa, int threads) {
+  const BitsKernels& k = bits_kernels(isa);
+  constexpr int64_t kIterations = 200000;
+  std::atomic<uint32_t> keep{0};
+  const double best = best_round(threads, 0.25, [&](int) { keep.store(k.peak(kIterations)); });
+  return 32.0 * static_cast<double>(kIterations) * k.peak_chains * k.lanes * threads / best / 1e9;
 }
 
 double measure_read_gbps(Isa isa, int threads, int megabytes) {

@@ -13,6 +13,7 @@
 #include "base/measure.h"
 #include "bindings/bindings.h"
 #include "kernels/amx/amx.h"
+#include "kernels/bits/bits.h"
 #include "kernels/direct/direct.h"
 #include "kernels/fft/fft.h"
 #include "kernels/spectral/spectral.h"
@@ -30,7 +31,7 @@ using OutArray = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 int64_t get_int(const nb::dict& d, const char* key) { return nb::cast<int64_t>(d[key]); }
 
 // {"space", "index", "offset", "dims", "blocked", "border": [t, l, b, r], "nchw": [4], "image": stride override or 0,
-//  "rows": of a band, else 0}
+//  "rows": of a band, else 0, "bits": whether it is a map of signs}
 Tensor parse_tensor(const nb::dict& d, int lanes) {
   Tensor t;
   const std::string space = nb::cast<std::string>(d["space"]);
@@ -53,8 +54,9 @@ Tensor parse_tensor(const nb::dict& d, int lanes) {
   t.c = nchw[1];
   t.h = nchw[2];
   t.w = nchw[3];
-  t.lanes = t.blocked ? lanes : 1;
-  t.blocks = t.blocked ? (t.c + lanes - 1) / lanes : t.c;
+  t.bits = nb::cast<bool>(d["bits"]);
+  t.lanes = t.bits ? (t.c + 31) / 32 : t.blocked ? lanes : 1;
+  t.blocks = t.bits ? 1 : t.blocked ? (t.c + lanes - 1) / lanes : t.c;
   t.rows = static_cast<int>(get_int(d, "rows"));
   t.set_strides(get_int(d, "image"));
   return t;
@@ -136,6 +138,9 @@ void bind_runtime(nb::module_& m) {
       "measure_amx_gmacs", [](int threads) { return measure_amx_gmacs(active_isa(), threads); }, nb::arg("threads"),
       nb::call_guard<nb::gil_scoped_release>());
   m.def(
+      "measure_bit_gmacs", [](int threads) { return measure_bit_gmacs(active_isa(), threads); }, nb::arg("threads"),
+      nb::call_guard<nb::gil_scoped_release>());
+  m.def(
       "measure_read_gbps",
       [](int threads, int megabytes) { return measure_read_gbps(active_isa(), threads, megabytes); },
       nb::arg("threads"), nb::arg("megabytes"), nb::call_guard<nb::gil_scoped_release>());
@@ -158,6 +163,15 @@ void bind_runtime(nb::module_& m) {
         return all;
       },
       nb::arg("isa"), "(pixels, channel vectors) of the direct kernels, best for many pixels first, for one last");
+  m.def(
+      "bits_tiles",
+      [](const std::string& isa) {
+        const BitsKernels& k = bits_kernels(isa_from_name(isa));
+        nb::list all;
+        for (int i = 0; i < k.tile_count; ++i) all.append(nb::make_tuple(k.tiles[i].vectors, k.tiles[i].pixels));
+        return all;
+      },
+      nb::arg("isa"), "(channel vectors, pixels) of the convolutions of signs, best first");
   m.def(
       "tile_group", [](const std::string& isa) { return tile_kernels(isa_from_name(isa)).tile; }, nb::arg("isa"),
       "tiles that the product of tile forms keeps in registers at once");

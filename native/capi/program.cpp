@@ -74,9 +74,10 @@ Tensor read_tensor(Cursor& c, int lanes) {
   const int space = c.value<uint8_t>("a tensor");
   if (space > 3) bad_program("a tensor lives in memory " + std::to_string(space) + ": allowed are 0, 1, 2, 3");
   t.space = space == 3 ? Space::kBand : static_cast<Space>(space);
-  const int blocked = c.value<uint8_t>("a tensor");
-  if (blocked > 1) bad_program("a tensor's layout is " + std::to_string(blocked) + ": allowed are 0 and 1");
-  t.blocked = blocked == 1;
+  const int layout = c.value<uint8_t>("a tensor");
+  if (layout > 2) bad_program("a tensor's layout is " + std::to_string(layout) + ": allowed are 0, 1 and 2");
+  t.blocked = layout != 0;
+  t.bits = layout == 2;
   const auto small = [&](uint32_t least) {
     const uint32_t v = c.value<uint32_t>("a tensor");
     if (v < least || v > INT32_MAX / 2) bad_program("a tensor has an extent of " + std::to_string(v));
@@ -88,8 +89,8 @@ Tensor read_tensor(Cursor& c, int lanes) {
   for (int* extent : {&t.n, &t.c, &t.h, &t.w}) *extent = small(1);
   const int64_t image = c.value<int64_t>("a tensor");
   t.dims = c.list("a tensor", kMostRank);
-  t.lanes = t.blocked ? lanes : 1;
-  t.blocks = t.blocked ? (t.c + lanes - 1) / lanes : t.c;
+  t.lanes = t.bits ? (t.c + 31) / 32 : t.blocked ? lanes : 1;
+  t.blocks = t.bits ? 1 : t.blocked ? (t.c + lanes - 1) / lanes : t.c;
   if (t.space == Space::kBand) {
     if (image < 1 || image > INT32_MAX / 2) bad_program("a band has room for " + std::to_string(image) + " rows");
     t.rows = static_cast<int>(image);

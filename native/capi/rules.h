@@ -62,6 +62,7 @@ class StepRule {
   const Program& p;
   const StepSpec& s;
   int64_t packing = 0;  // floats held besides while the weights are packed
+  bool signs = false;   // whether its maps may be bits
 
  private:
   void memory(const Tensor& t, bool is_output) const;
@@ -101,5 +102,8 @@ int64_t resize_rule(StepRule& r);
 int64_t spectral_rule(StepRule& r);
 int64_t fastfood_rule(StepRule& r);
 int64_t block_circulant_rule(StepRule& r);
+int64_t signs_rule(StepRule& r);
+int64_t sign_pool_rule(StepRule& r);
+int64_t sign_conv_rule(StepRule& r);
 
 }  // namespace fastcnn

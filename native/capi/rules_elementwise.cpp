@@ -27,7 +27,7 @@ int64_t math_rule(StepRule& r) {
   r.inputs(1);
   same_layout(r);
   r.same_map(r.s.in[0], r.s.out);
-  r.word("kind", {"sqrt", "abs"});
+  r.word("kind", {"sqrt", "abs", "sign"});
   return 0;
 }
 

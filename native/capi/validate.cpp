@@ -36,6 +36,9 @@ const std::map<std::string, Rule>& step_rules() {
       {"spectral", spectral_rule},
       {"fastfood", fastfood_rule},
       {"block_circulant", block_circulant_rule},
+      {"signs", signs_rule},
+      {"sign_pool", sign_pool_rule},
+      {"sign_conv", sign_conv_rule},
   };
   return table;
 }

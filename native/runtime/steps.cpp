@@ -29,6 +29,9 @@ std::unique_ptr<Step> make_unpool(const StepSpec&);
 std::unique_ptr<Step> make_spectral(const StepSpec&);
 std::unique_ptr<Step> make_fastfood(const StepSpec&);
 std::unique_ptr<Step> make_block_circulant(const StepSpec&);
+std::unique_ptr<Step> make_signs(const StepSpec&);
+std::unique_ptr<Step> make_sign_conv(const StepSpec&);
+std::unique_ptr<Step> make_sign_pool(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
@@ -60,6 +63,9 @@ static const std::map<std::string, StepFactory>& factories() {
       {"spectral", make_spectral},
       {"fastfood", make_fastfood},
       {"block_circulant", make_block_circulant},
+      {"signs", make_signs},
+      {"sign_conv", make_sign_conv},
+      {"sign_pool", make_sign_pool},
   };
   return table;
 }

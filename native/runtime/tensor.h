@@ -3,6 +3,8 @@
 // Blocked: [n][channel block][border + h + border][border + w + border][V]; channels past the last are kept finite
 // (their weights are zero). The border is part of the buffer and zero, so that convolutions need no edge cases.
 // Plain: row-major as numpy has it; a rank-4 plain tensor may have a border too (planar stems).
+// Bits: [n][border + h + border][border + w + border][word], a sign in each bit, 32 channels to a word (kernels/bits).
+// A word takes the place of a float: such a map is a blocked one of a single block with as many lanes as it has words.
 // Band: a blocked map of which only some rows are there at a time, in memory of the thread that makes and reads them
 // (runtime/net.h, Group). It has no rows of border: those that a kernel reads above and below the map are made, of
 // zeros.
@@ -21,6 +23,7 @@ struct Tensor {
   int index = 0;         // which input, output or constant; band: which member of the group writes it
   ptrdiff_t offset = 0;  // floats from the start of that memory to the first byte of the buffer, border included
   bool blocked = false;
+  bool bits = false;
   std::vector<int64_t> dims;  // logical shape
   int n = 1, c = 1, h = 1, w = 1;
   int top = 0, left = 0, bottom = 0, right = 0;

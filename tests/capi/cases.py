@@ -8,6 +8,7 @@ import numpy as np
 
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.run.net import CompiledNet
+from tests.engine.binary_nets import batch_norm, conv, linear
 from tests.engine.nets import Maker, compiled, fuse
 from tests.engine.structured_nets import acdc, block_circulant, circulant, fastfood
 
@@ -135,9 +136,37 @@ def structured() -> Graph:
     return make.graph(acdc(make, x, 512, 90, 2, bias=True, relu=True))
 
 
+def signs() -> Graph:
+    """Layers of signs: bits between them, pooled, padded with zeros, in groups, flattened; sums with a residual."""
+    make = Maker(11, (2, 3, 12, 10))
+    x = make.conv("x0", 3, 64, 3)
+    y = batch_norm(make, conv(make, x, 64, 64, pad_value=0), 64)
+    y = make.op(
+        "max_pool2d", y, kernel_size=[3, 2], stride=[1, 1], padding=[1, 0, 1, 1], dilation=[1, 1], ceil_mode=False
+    )
+    limits = np.arange(-32, 32, dtype=np.int32)
+    y = conv(make, y, 64, 64, groups=2, pad_value=-1, thresholds=limits)
+    z = conv(make, y, 64, 64, scale=np.abs(make.normal(64)), bias=make.normal(64))
+    z = make.op("relu", make.op("add", z, x))
+    flat = make.op("flatten", z, start_dim=1, end_dim=3)
+    return make.graph(linear(make, flat, 64 * 12 * 10, 7), make.op("sign", z))
+
+
 CASES: dict[str, Callable[[], Graph]] = {
     case.__name__: case
-    for case in (residual_net, mobile_net, unet, shuffle, wave, norms, unpool, inverted, large_kernels, structured)
+    for case in (
+        residual_net,
+        mobile_net,
+        unet,
+        shuffle,
+        wave,
+        norms,
+        unpool,
+        inverted,
+        large_kernels,
+        structured,
+        signs,
+    )
 }
 
 

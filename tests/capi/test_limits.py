@@ -183,7 +183,16 @@ def one_step(op: str, attrs: dict[str, Any], tensors: list[dict[str, Any]], weig
     records.text(op)
     records.number("I", len(tensors) - 1)
     for tensor in tensors:
-        dense = {"space": "arena", "blocked": True, "index": 0, "offset": 0, "border": [0] * 4, "image": 0, "rows": 0}
+        dense = {
+            "space": "arena",
+            "blocked": True,
+            "index": 0,
+            "offset": 0,
+            "border": [0] * 4,
+            "image": 0,
+            "rows": 0,
+            "bits": False,
+        }
         records.tensor({**dense, "dims": tensor["nchw"], **tensor})
     records.number("I", len(attrs))
     for key, value in attrs.items():

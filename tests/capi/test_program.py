@@ -195,7 +195,7 @@ def test_a_refused_program_is_not_put_in_place(tmp_path: Path, monkeypatch: pyte
     """The C library has the last word before the file is there."""
     from fastcnn.engine.program import write
 
-    monkeypatch.setattr(write, "VERSION", 99)
+    monkeypatch.setattr(write, "_version", lambda planned: 99)
     with pytest.raises(ArtifactError, match=r"C library refuses the program.*format is 99"):
         compiled_case("inverted", "scalar").export(tmp_path / "net.fcp")
     assert not list(tmp_path.iterdir())

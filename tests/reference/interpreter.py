@@ -98,6 +98,34 @@ def _conv(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, attrs: dict) ->
     return out if bias is None else out + bias.astype(F64).reshape(-1, *[1] * spatial)
 
 
+def _sign(x: np.ndarray) -> np.ndarray:
+    return np.where(x >= 0, 1.0, -1.0)
+
+
+def _signs_of_bits(bits: np.ndarray, count: int) -> np.ndarray:
+    """Bit k of a row, lowest of the first byte first, is a weight: -1 where it is set."""
+    return np.array([[-1.0 if row[k // 8] >> (k % 8) & 1 else 1.0 for k in range(count)] for row in bits.tolist()])
+
+
+def _binary(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    """Products of +-1 weights with a map or its signs, the map surrounded by pad_value; scaled, or compared."""
+    a = n.attrs
+    x = _sign(x) if a["binarize"] else x.astype(F64)
+    if n.op == "binary_linear":
+        y = x @ _signs_of_bits(p["bits"], a["in_features"]).T
+    else:
+        channels, (kh, kw) = a["in_channels"] // a["groups"], a["kernel_size"]
+        weight = _signs_of_bits(p["bits"], channels * kh * kw).reshape(-1, channels, kh, kw)
+        top, left, bottom, right = a["padding"]
+        around = float(a["pad_value"]) if a["binarize"] else 0.0
+        x = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], constant_values=around)
+        y = _conv(x, weight, None, {**a, "padding": [0] * 4})
+    if "thresholds" in p:
+        return np.where(y >= _per_channel(p["thresholds"], y), 1.0, -1.0)
+    scale = _per_channel(p["scale"], y) if "scale" in p else 1.0
+    return y * scale + (_per_channel(p["bias"], y) if "bias" in p else 0.0)
+
+
 def _conv_transpose2d(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, attrs: dict) -> np.ndarray:
     """Scatter every input pixel through every tap, then cut the padding off."""
     x, w = x.astype(F64), w.astype(F64)
@@ -383,6 +411,8 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "conv2d": lambda n, p, x: _conv(x, p["weight"], p.get("bias"), n.attrs),
     "conv1d": lambda n, p, x: _conv(x, p["weight"], p.get("bias"), n.attrs),
     "conv_transpose2d": lambda n, p, x: _conv_transpose2d(x, p["weight"], p.get("bias"), n.attrs),
+    "binary_conv2d": _binary,
+    "binary_linear": _binary,
     "linear": lambda n, p, x: _linear(x, p["weight"], p.get("bias")),
     "codebook_conv2d": lambda n, p, x: _conv(x, _decode(p), p.get("bias"), n.attrs),
     "codebook_linear": lambda n, p, x: _linear(x, _decode(p), p.get("bias")),
@@ -429,6 +459,7 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "prelu": _prelu,
     "sqrt": lambda n, p, x: np.sqrt(x),
     "abs": lambda n, p, x: np.abs(x),
+    "sign": lambda n, p, x: _sign(x),
     "matmul": lambda n, p, a, b: a @ b,
     "softmax": lambda n, p, x: np.exp(_log_softmax(x, n.attrs["dim"])),
     "log_softmax": lambda n, p, x: _log_softmax(x, n.attrs["dim"]),

@@ -271,17 +271,18 @@ class ReduceStep final : public Step {
   int64_t total_ = 1;
 };
 
-// Square roots and absolute values: rare, so they are no activations of every kernel.
+// Square roots, absolute values and signs: rare, so they are no activations of every kernel.
 class MathStep final : public Step {
  public:
   explicit MathStep(const StepSpec& spec) : in_(spec.in.at(0)) {
     out = spec.out;
     require_same_layout(spec);
-    const std::string kind = spec.word("kind", "");
-    if (kind != "sqrt" && kind != "abs") throw std::invalid_argument("math: unknown kind '" + kind + "'");
-    sqrt_ = kind == "sqrt";
+    kind_ = spec.word("kind", "");
+    if (kind_ != "sqrt" && kind_ != "abs" && kind_ != "sign") {
+      throw std::invalid_argument("math: unknown kind '" + kind_ + "'");
+    }
   }
-  std::string kernel() const override { return sqrt_ ? "sqrt_f32" : "abs_f32"; }
+  std::string kernel() const override { return kind_ + "_f32"; }
   void run(const RunContext& ctx) const override {
     if (!out.blocked) {
       int64_t begin, end;
@@ -301,14 +302,16 @@ class MathStep final : public Step {
 
  private:
   void line(const float* from, float* to, int64_t count) const {
-    if (sqrt_) {
+    if (kind_ == "sqrt") {
       for (int64_t i = 0; i < count; ++i) to[i] = std::sqrt(from[i]);
+    } else if (kind_ == "sign") {
+      for (int64_t i = 0; i < count; ++i) to[i] = from[i] >= 0.0f ? 1.0f : -1.0f;
     } else {
       for (int64_t i = 0; i < count; ++i) to[i] = std::fabs(from[i]);
     }
   }
   Tensor in_;
-  bool sqrt_ = false;
+  std::string kind_;
 };
 
 }  // namespace

@@ -179,3 +179,50 @@ def tt_linear(lower: Lowering, a: Arguments) -> str:
         params={**{f"core{k}": core for k, core in enumerate(cores)}, "bias": _bias(a)},
         attrs={"in_features": int(a["in_features"]), "out_features": int(a["out_features"])},
     )
+
+
+def _optional(a: Arguments, *roles: str) -> dict[str, Constant | None]:
+    return {role: None if a.get(role) is None else a.constant(role) for role in roles}
+
+
+@lowers("fastcnn::sign")
+def sign(lower: Lowering, a: Arguments) -> str:
+    """+1 and -1."""
+    return lower.emit("sign", [a.value("x")])
+
+
+@lowers("fastcnn::binary_conv2d")
+def binary_conv2d(lower: Lowering, a: Arguments) -> str:
+    """Convolution with weights of one bit."""
+    x = a.value("x")
+    if lower.rank(x) != 4:
+        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    return lower.emit(
+        "binary_conv2d",
+        [x],
+        params={"bits": a.constant("bits"), **_optional(a, "scale", "bias")},
+        attrs={
+            "in_channels": lower.shape(x)[1],
+            "kernel_size": spread(a["kernel_size"], 2),
+            "stride": spread(a["stride"], 2),
+            "padding": spread(a["padding"], 2) * 2,
+            "dilation": spread(a["dilation"], 2),
+            "groups": int(a["groups"]),
+            "binarize": bool(a["binarize"]),
+            "pad_value": int(a["pad_value"]),
+        },
+    )
+
+
+@lowers("fastcnn::binary_linear")
+def binary_linear(lower: Lowering, a: Arguments) -> str:
+    """Fully connected layer with weights of one bit."""
+    x = a.value("x")
+    if lower.rank(x) != 2:
+        raise Unsupported(f"the input is not (N, I) but {lower.shape(x)}")
+    return lower.emit(
+        "binary_linear",
+        [x],
+        params={"bits": a.constant("bits"), **_optional(a, "scale", "bias")},
+        attrs={"in_features": lower.shape(x)[1], "binarize": bool(a["binarize"])},
+    )

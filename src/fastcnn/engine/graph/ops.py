@@ -12,6 +12,7 @@ import numpy as np
 
 from fastcnn.engine.graph import param_rules
 from fastcnn.engine.graph import shape_rules as shapes
+from fastcnn.engine.graph.binary import BINARY
 from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
 from fastcnn.engine.graph.schema import (
     MAX_INPUTS,
@@ -142,6 +143,7 @@ OPS: dict[str, OpSchema] = {
         macs=shapes.linear_macs,
     ),
     **STRUCTURED,
+    **BINARY,
     "batch_norm": OpSchema(
         arity=(1, 1),
         params={"weight": _VECTOR, "bias": _VECTOR, "running_mean": _VECTOR, "running_var": _VECTOR},
@@ -207,6 +209,8 @@ OPS: dict[str, OpSchema] = {
     "prelu": OpSchema(arity=(1, 1), params={"weight": _VECTOR}, shape=shapes.prelu),
     "sqrt": OpSchema(arity=(1, 1), shape=shapes.same),
     "abs": OpSchema(arity=(1, 1), shape=shapes.same),
+    # +1 where x >= 0, else -1, NaN too: not torch.sign, which is 0 at 0.
+    "sign": OpSchema(arity=(1, 1), shape=shapes.same),
     "softmax": OpSchema(arity=(1, 1), attrs={"dim": _DIM}, shape=shapes.along_dim),
     "log_softmax": OpSchema(arity=(1, 1), attrs={"dim": _DIM}, shape=shapes.along_dim),
     "add": _binary(),

@@ -22,6 +22,7 @@ from fastcnn.engine.plan.error_budget import OwnError, keep_budget
 from fastcnn.engine.plan.layer_error import LayerErrors
 from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
+from fastcnn.engine.plan.lowering.binary import has_bits_kernel
 from fastcnn.engine.plan.lowering.structured import has_kernel
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
@@ -123,7 +124,9 @@ def _planned(
 ) -> Planned:  # fmt: skip
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     check_values(graph, shapes)
-    optimised = optimise(graph, shapes, multiply=False, keep=partial(has_kernel, isa=target.isa))
+    optimised = optimise(
+        graph, shapes, multiply=False, keep=partial(has_kernel, isa=target.isa), keep_binary=has_bits_kernel
+    )
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     lowered = lower(graph, shapes, target, exact=exact, relaxed=tolerance >= RELAXED_FROM)

@@ -30,9 +30,10 @@ class Storage:
     """Memory of one map.
 
     Blocked storages are channel-blocked with a zero border; plain ones are row-major, with a border for planar
-    stems only. A storage with a ``parent`` is a range of its channels (concatenation and slicing without copies);
-    ``channel`` is then a multiple of the vector width. In the space "band" there is room for ``rows`` rows of one image
-    only, and no border above and below (see :mod:`fastcnn.engine.plan.bands`).
+    stems only. Those with ``bits`` are blocked ones of signs: one block, whose lanes are words of 32 channels. A
+    storage with a ``parent`` is a range of its channels (concatenation and slicing without copies); ``channel`` is then
+    a multiple of the vector width. In the space "band" there is room for ``rows`` rows of one image only, and no border
+    above and below (see :mod:`fastcnn.engine.plan.bands`).
     """
 
     nchw: Nchw
@@ -43,6 +44,7 @@ class Storage:
     parent: Storage | None = None
     channel: int = 0
     rows: int = 0
+    bits: bool = False
     _border: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     first: int | None = None
     last: int = -1
@@ -76,12 +78,14 @@ class Storage:
     def image(self) -> int:
         """Floats of one image of the root."""
         channels = self.root.nchw[1]
-        return self.plane() * (-(-channels // self.lanes) if self.blocked else channels)
+        blocks = 1 if self.bits else -(-channels // self.lanes) if self.blocked else channels
+        return self.plane() * blocks
 
     def row_floats(self) -> int:
         """Floats of one row of all channels."""
         _, channels, _, w = self.root.nchw
-        return (self.border[1] + w + self.border[3]) * -(-channels // self.lanes) * self.lanes
+        lanes = self.lanes if self.bits else -(-channels // self.lanes) * self.lanes
+        return (self.border[1] + w + self.border[3]) * lanes
 
     def floats(self) -> int:
         return self.root.nchw[0] * self.image()
@@ -113,6 +117,7 @@ class Slot:
             "nchw": list(self.nchw),
             "image": s.image() if s.space != "band" and (s.blocked or any(s.border)) else 0,
             "rows": s.rows,
+            "bits": s.bits,
         }
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fastcnn")
 
 MAGIC = b"FASTCNNP"
-VERSION = 2
-"""With groups; a program without them is of version 1, which older libraries read."""
+_GROUPS, _BITS = 2, 3
+"""Versions of the format with groups, and with maps of bits; what has neither is of version 1. Older libraries read
+older versions."""
 _HEADER = 64
 
 
@@ -78,9 +79,7 @@ def write_program(path: str | Path, graph: Graph, planned: Planned) -> ProgramRe
     records, weights = _records(graph, planned)
     begin = padded(_HEADER + len(records))
     rest = struct.pack("<QQQQ16x", begin + weights.bytes, len(records), begin, weights.bytes)
-    header = (
-        MAGIC + struct.pack("<II", VERSION if planned.built.groups else 1, zlib.crc32(records, zlib.crc32(rest))) + rest
-    )
+    header = MAGIC + struct.pack("<II", _version(planned), zlib.crc32(records, zlib.crc32(rest))) + rest
     gap = bytes(begin - _HEADER - len(records))
     size = _put_in_place(path, (header, records, gap, *weights.chunks()))
     plan, lowered = planned.plan, planned.built.lowered
@@ -95,6 +94,12 @@ def write_program(path: str | Path, graph: Graph, planned: Planned) -> ProgramRe
         tolerance=plan.tolerance,
         error=plan.error,
     )
+
+
+def _version(planned: Planned) -> int:
+    if any(storage.bits for storage in planned.built.lowered.storages):
+        return _BITS
+    return _GROUPS if planned.built.groups else 1
 
 
 def _records(graph: Graph, planned: Planned) -> tuple[bytes, Weights]:
@@ -127,7 +132,7 @@ def _records(graph: Graph, planned: Planned) -> tuple[bytes, Weights]:
             records.text(key)
             records.list(shape)
             records.number("QI", offset, crc)
-    if built.groups:
+    if _version(planned) >= _GROUPS:
         records.number("I", len(built.groups))
         for group in built.groups:
             records.number("III", group.first, group.last, group.rows)

@@ -1,6 +1,13 @@
 """Graph nodes become native steps: one handler per op, grouped as the kernels are."""
 
-from fastcnn.engine.plan.lowering import convolution, elementwise, pooling, shape, structured  # handlers register
+from fastcnn.engine.plan.lowering import (
+    binary,
+    convolution,
+    elementwise,
+    pooling,
+    shape,
+    structured,
+)  # handlers register
 from fastcnn.engine.plan.lowering.lowerer import Lowered, Lowerer, lower
 
-__all__ = ["Lowered", "Lowerer", "convolution", "elementwise", "lower", "pooling", "shape", "structured"]
+__all__ = ["Lowered", "Lowerer", "binary", "convolution", "elementwise", "lower", "pooling", "shape", "structured"]

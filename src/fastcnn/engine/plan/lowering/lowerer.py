@@ -60,6 +60,7 @@ class Lowerer:
         self.storages: list[Storage] = []
         self._blocked: dict[str, Slot] = {}
         self._plain: dict[str, Slot] = {}
+        self._bits: dict[str, Slot] = {}
         self._flat: dict[str, str] = {}
         self._planar: dict[str, Slot] = {}
         self._users = graph.consumers()
@@ -84,6 +85,30 @@ class Lowerer:
         if array is None:
             raise GraphError(f"node {node.name!r} ({node.op}) has no {role}")
         return array
+
+    def raw(self, node: Node, role: str) -> Array:
+        """A parameter that is no array of floats, as it is."""
+        return np.asarray(self.graph.weights[node.params[role]])
+
+    def has_bits(self, value: str) -> bool:
+        return value in self._bits
+
+    def bits(self, value: str) -> Slot:
+        """The value's signs, which somebody has made."""
+        return self._bits[value]
+
+    def new_bits(self, value: str) -> Slot:
+        """Make a slot for a value's signs; a step is to write it."""
+        dims = self.dims(value)
+        nchw = as_nchw(dims)
+        storage = Storage(nchw, True, -(-nchw[1] // 32), bits=True)
+        self.storages.append(storage)
+        self._bits[value] = Slot(storage, dims, nchw)
+        return self._bits[value]
+
+    def same_bits(self, value: str, slot: Slot) -> None:
+        """The value's signs are these."""
+        self._bits[value] = Slot(slot.storage, self.dims(value), slot.nchw)
 
     def is_blocked(self, value: str) -> bool:
         return value in self._blocked

@@ -27,6 +27,10 @@ def pool(low: Lowerer, node: Node) -> None:
         "count_include_pad": int(a.get("count_include_pad", False)),
         "divisor_override": int(a.get("divisor_override") or 0),
     }
+    if low.has_bits(node.inputs[0]) and node.op == "max_pool2d":
+        attrs = {key: attrs[key] for key in ("kernel", "stride", "padding", "dilation")}
+        low.emit("sign_pool", node.name, [low.bits(node.inputs[0])], low.new_bits(node.name), attrs=attrs, node=node)
+        return
     low.emit("pool", node.name, [low.blocked(node.inputs[0])], low.new_blocked(node.name), attrs=attrs, node=node)
 
 

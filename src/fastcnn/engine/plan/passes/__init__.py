@@ -9,13 +9,23 @@ from fastcnn.engine.graph.graph import Array, Graph, Node
 from fastcnn.engine.graph.ops import ACTIVATIONS
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
-from fastcnn.engine.plan.passes import expand_codebook, expand_structured, fold_batchnorm, fuse_epilogue, simplify
+from fastcnn.engine.plan.passes import (
+    expand_binary,
+    expand_codebook,
+    expand_structured,
+    fold_batchnorm,
+    fold_signs,
+    fuse_epilogue,
+    simplify,
+)
 
 __all__ = [
     "Optimised",
+    "expand_binary",
     "expand_codebook",
     "expand_structured",
     "fold_batchnorm",
+    "fold_signs",
     "fuse_epilogue",
     "optimise",
     "simplify",
@@ -38,6 +48,7 @@ def optimise(
     expand: bool = True,
     multiply: bool = True,
     keep: Callable[[Node, Mapping[str, Array], Shape], bool] = expand_structured.nothing,
+    keep_binary: Callable[[Node, Shape], bool] = expand_binary.nothing,
 ) -> Optimised:
     """Expand codebooks and structured layers, simplify, fold batch norms, fuse epilogues.
 
@@ -56,6 +67,8 @@ def optimise(
         Whether codebook and structured layers become dense ones.
     keep : callable (node, parameters by role, input shape)
         Which structured layers stay as they are, because there is a kernel for them.
+    keep_binary : callable (node, input shape)
+        The same for binary layers.
     multiply : bool
         Whether folded weights of 2-d convolutions are arrays at once; else each is a
         :class:`~fastcnn.engine.plan.passes.folded_weight.FoldedWeight`.
@@ -69,6 +82,8 @@ def optimise(
     if expand:
         graph = expand_codebook.run(graph, infer_shapes(graph, inputs), notes)
         graph = expand_structured.run(graph, infer_shapes(graph, inputs), notes, keep=keep)
+        graph = expand_binary.run(graph, infer_shapes(graph, inputs), notes, keep=keep_binary)
+        graph = fold_signs.run(graph, notes)
     graph = simplify.run(graph, infer_shapes(graph, inputs), notes)
     graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes, multiply=multiply)
     graph = fuse_epilogue.run(graph, infer_shapes(graph, inputs), notes, activations=activations)

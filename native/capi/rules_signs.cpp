@@ -1,0 +1,90 @@
+// Rules of maps of signs (runtime/steps/signs.cpp).
+#include <algorithm>
+
+#include "capi/rules.h"
+#include "kernels/bits/bits.h"
+
+namespace fastcnn {
+namespace {
+
+constexpr int64_t kMostStep = 1 << 20;
+constexpr int64_t kMostCases = 1 << 15;
+
+int64_t whole_words(int64_t channels) { return (channels + 31) / 32 * 32; }
+
+}  // namespace
+
+int64_t signs_rule(StepRule& r) {
+  r.signs = true;
+  r.inputs(1);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.require(in.blocked && !in.bits && out.bits, "makes bits of a channel-blocked map");
+  r.same_map(in, out);
+  for (const char* key : {"scale", "shift"}) {
+    if (r.s.weights.count(key) != 0) r.vector_weight(key, out.c);
+  }
+  return 2 * whole_words(out.c);
+}
+
+int64_t sign_pool_rule(StepRule& r) {
+  r.signs = true;
+  r.inputs(1);
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.require(in.bits && out.bits && in.n == out.n && in.c == out.c, "needs two maps of signs with the same channels");
+  r.list("kernel", 2, 1, kMostStep);
+  r.list("stride", 2, 1, kMostStep);
+  r.list("padding", 4, 0, kMostStep);
+  r.list("dilation", 2, 1, kMostStep);
+  return 0;
+}
+
+int64_t sign_conv_rule(StepRule& r) {
+  r.signs = true;
+  const bool to_bits = r.s.out.bits;
+  r.inputs(to_bits ? 1 : r.epilogue(true, true));
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.require(in.bits && out.blocked, "multiplies signs, to signs or to a channel-blocked map");
+  r.same_batch(in, out);
+  if (r.s.in.size() == 2) {
+    r.require(r.s.in[1].blocked && !r.s.in[1].bits, "needs a channel-blocked residual");
+    r.same_map(r.s.in[1], out);
+  }
+  const auto &kernel = r.list("kernel", 2, 1, kMostStep), &stride = r.list("stride", 2, 1, kMostStep),
+             &padding = r.list("padding", 4, 0, kMostStep), &dilation = r.list("dilation", 2, 1, kMostStep);
+  const int64_t groups = r.integer("groups", 1, std::min(in.c, out.c));
+  r.require(in.c % groups == 0 && out.c % groups == 0, "groups do not divide the channels");
+  r.require(groups == 1 || (in.c / groups % 32 == 0 && out.c / groups % 32 == 0),
+            "groups need whole words of channels");
+  r.reach_rows(out.h, stride[0], dilation[0], kernel[0], padding, in);
+  r.reach(out.w, stride[1], dilation[1], kernel[1], padding[1], in.w, in.left, in.right);
+  r.integer("length", 1, 1 << 24);
+  const auto& tile = r.list("tile", 2, 1, 64);
+  const BitsKernels& kernels = bits_kernels(r.p.isa);
+  const auto known = [&](const BitsTile& t) { return t.vectors == tile[0] && t.pixels == tile[1]; };
+  r.require(std::any_of(kernels.tiles, kernels.tiles + kernels.tile_count, known),
+            "no such tile on this instruction set");
+  const FloatArray& w = r.weight("weight", 2);
+  const int64_t words = bounded_product({kernel[0], kernel[1], (in.c / groups + 31) / 32});
+  r.require(words <= 1 << 24, "the kernel is too large");
+  r.require(w.shape[0] == out.c && w.shape[1] == words, "weight, taps and channels differ");
+  const int64_t channels = groups * whole_words(out.c / groups);
+  int64_t floats = bounded_product({channels, words}) + 4 * channels;
+  if (to_bits) {
+    r.vector_weight("limits", out.c);
+  } else if (r.s.weights.count("scale") != 0) {
+    r.vector_weight("scale", out.c);
+  }
+  if (r.s.weights.count("corrections") != 0) {
+    const FloatArray& given = r.weight("corrections", 3);
+    r.require(given.shape[0] >= 1 && given.shape[1] >= 1 && given.shape[2] == out.c &&
+                  bounded_product({given.shape[0], given.shape[1]}) <= kMostCases,
+              "corrections are cases of rows by cases of columns by channels");
+    r.list("row_cases", static_cast<size_t>(out.h), 0, given.shape[0] - 1);
+    r.list("column_cases", static_cast<size_t>(out.w), 0, given.shape[1] - 1);
+    floats += bounded_product({given.shape[0], given.shape[1], channels});
+    floats += bounded_product({given.shape[0], out.w}) + out.h * 2;
+  }
+  return std::min(floats, kMost);
+}
+
+}  // namespace fastcnn

@@ -1,0 +1,1 @@
+"""Low precision: weights and activations of one bit."""

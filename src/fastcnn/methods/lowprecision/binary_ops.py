@@ -1,0 +1,150 @@
+"""``torch.ops.fastcnn.sign``, ``binary_conv2d`` and ``binary_linear``: reference, shapes and gradients.
+
+The sign of 0, and of -0, is +1 here, unlike ``torch.sign``, which would make a third value of it. Its gradient is that
+of a hard tanh, 1 where |x| <= 1 and 0 elsewhere (the straight-through estimator). The two layers are what is left of
+trained ones: weights are bits, 1 for -1, laid out as the file has them, and there are no gradients. In training a
+layer multiplies signs as floats; sums of up to 2^24 of them are exact in float32, so that both say the same.
+
+References
+----------
+Hubara, Courbariaux, Soudry, El-Yaniv and Bengio 2016, arXiv:1602.02830, section 1.3, for the estimator; Rastegari et
+al. 2016, arXiv:1603.05279, for the scaled sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@torch.library.custom_op("fastcnn::sign", mutates_args=())
+def sign(x: Tensor) -> Tensor:
+    """+1 where x >= 0, else -1; NaN is -1."""
+    one = torch.ones((), dtype=x.dtype, device=x.device)
+    return torch.where(x >= 0, one, -one)
+
+
+@sign.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _sign_setup(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _sign_backward(ctx: Any, grad: Tensor) -> Tensor:
+    (x,) = ctx.saved_tensors
+    passed: Tensor = grad * (x.abs() <= 1)
+    return passed
+
+
+sign.register_autograd(_sign_backward, setup_context=_sign_setup)
+
+
+def pack_signs(weight: Tensor) -> Tensor:
+    """Bits (O, bytes) of a weight's signs, uint8: 1 for -1, lowest bit first, rows filled up to 64-bit words.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (O, ...)
+
+    Raises
+    ------
+    ValueError
+        If a weight is NaN.
+    """
+    if bool(torch.isnan(weight).any()):
+        raise ValueError("a weight is NaN, which has no sign")
+    negative = (weight < 0).flatten(1)
+    wide = -(-negative.shape[1] // 64) * 64
+    bits = F.pad(negative.to(torch.uint8), (0, wide - negative.shape[1])).reshape(len(weight), -1, 8)
+    places = torch.tensor([1 << k for k in range(8)], dtype=torch.uint8, device=weight.device)
+    return (bits * places).sum(2, dtype=torch.uint8)
+
+
+def unpack_signs(bits: Tensor, count: int) -> Tensor:
+    """The signs (O, count) that bits stand for, float32."""
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    found = (bits[:, :, None] >> places) & 1
+    return 1.0 - 2.0 * found.flatten(1)[:, :count].to(torch.float32)
+
+
+def _scaled(sums: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = (-1, *[1] * (sums.dim() - 2))
+    if scale is not None:
+        sums = sums * scale.reshape(shape)
+    return sums if bias is None else sums + bias.reshape(shape)
+
+
+@torch.library.custom_op("fastcnn::binary_conv2d", mutates_args=())
+def binary_conv2d(
+    x: Tensor,
+    bits: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    binarize: bool,
+    pad_value: int,
+) -> Tensor:
+    """Convolution with weights of +-1: scale * sums + bias.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, C, H, W)
+    bits : Tensor, shape (O, bytes)
+        From :func:`pack_signs` of a weight (O, C / groups, kh, kw).
+    scale, bias : Tensor, shape (O,), optional
+    padding : sequence of int
+        Rows above and below, columns left and right.
+    binarize : bool
+        Whether inputs count by their signs.
+    pad_value : {-1, 0, 1}
+        What stands around a map of signs; around others it is zero.
+    """
+    channels = x.shape[1] // groups
+    kh, kw = kernel_size
+    weight = unpack_signs(bits, channels * kh * kw).reshape(-1, channels, kh, kw).to(x.dtype)
+    if binarize:
+        x = sign(x)
+    around = float(pad_value) if binarize else 0.0
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), value=around)
+    return _scaled(F.conv2d(x, weight, None, tuple(stride), 0, tuple(dilation), groups), scale, bias)
+
+
+@binary_conv2d.register_fake
+def _(
+    x: Tensor,
+    bits: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    binarize: bool,
+    pad_value: int,
+) -> Tensor:
+    weight = x.new_empty(bits.shape[0], x.shape[1] // groups, *kernel_size)
+    return F.conv2d(x, weight, None, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
+@torch.library.custom_op("fastcnn::binary_linear", mutates_args=())
+def binary_linear(x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, binarize: bool) -> Tensor:
+    """Fully connected layer with weights of +-1, (N, I) to (N, O): scale * sums + bias."""
+    weight = unpack_signs(bits, x.shape[1]).to(x.dtype)
+    return _scaled(F.linear(sign(x) if binarize else x, weight), scale, bias)
+
+
+@binary_linear.register_fake
+def _(x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, binarize: bool) -> Tensor:
+    return x.new_empty(x.shape[0], bits.shape[0])
