@@ -166,7 +166,7 @@ def test_conv_net_ways_save_what_they_must() -> None:
         assert conv_net._fewer(way, run) >= conv_net.GATES[way].fewer
     copied = conv_net.convert(net, "dense", pictures, {})
     assert copied is not net
-    assert conv_net.same(conv_net.answers(copied, pictures), conv_net.answers(net, pictures)) == 100.0
+    assert conv_net.same(conv_net.answers(copied.train(), pictures), conv_net.answers(net, pictures)) == 100.0
 
 
 def test_tucker_ranks_of_all_layers_are_taken_in_one_conversion() -> None:

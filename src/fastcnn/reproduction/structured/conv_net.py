@@ -151,7 +151,8 @@ def with_tucker(net: nn.Module, ranks: Mapping[str, Sequence[int]], data: Sequen
 
 
 def answers(model: nn.Module, pictures: Pictures) -> Tensor:
-    """Class of the highest output for each picture, (N,)."""
+    """Class of the highest output for each picture, (N,), in eval mode."""
+    model.eval()
     with torch.no_grad():
         return torch.cat([model(batch).argmax(1) for batch in torch.split(pictures.inputs, 500)])
 
