@@ -26,8 +26,25 @@ Buffer per_channel(const StepSpec& spec, const char* key, int channels, float re
   return buffer;
 }
 
+// A step that makes each row of its output by itself.
+class RowStep : public Step {
+ public:
+  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
+    for (int y = row0; y < row1; ++y) row(ctx, n, y);
+  }
+
+  void run(const RunContext& ctx) const override {
+    int64_t begin, end;
+    ctx.part(static_cast<int64_t>(out.n) * out.h, begin, end);
+    for (int64_t i = begin; i < end; ++i) row(ctx, i / out.h, i % out.h);
+  }
+
+ private:
+  virtual void row(const RunContext& ctx, int64_t n, int64_t y) const = 0;
+};
+
 // A blocked map to bits: -1 where scale * x + shift >= 0 does not hold.
-class SignsStep final : public Step {
+class SignsStep final : public RowStep {
  public:
   explicit SignsStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(bits_kernels(spec.isa)) {
     out = spec.out;
@@ -40,18 +57,8 @@ class SignsStep final : public Step {
   size_t weight_bytes() const override { return (scale_.size() + shift_.size()) * sizeof(float); }
   std::optional<RowReach> row_reach() const override { return RowReach{}; }
 
-  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
-    for (int y = row0; y < row1; ++y) row(ctx, n, y);
-  }
-
-  void run(const RunContext& ctx) const override {
-    int64_t begin, end;
-    ctx.part(static_cast<int64_t>(out.n) * out.h, begin, end);
-    for (int64_t i = begin; i < end; ++i) row(ctx, i / out.h, i % out.h);
-  }
-
  private:
-  void row(const RunContext& ctx, int64_t n, int64_t y) const {
+  void row(const RunContext& ctx, int64_t n, int64_t y) const override {
     kernels_.pack_row(ctx.at(in_) + n * in_.image + y * in_.row, in_.plane, out.w, out.c,
                       scale_.size() != 0 ? scale_.data() : nullptr, shift_.size() != 0 ? shift_.data() : nullptr,
                       words(ctx.at(out) + n * out.image + y * out.row), out.pixel);
@@ -63,7 +70,7 @@ class SignsStep final : public Step {
 };
 
 // The largest of some signs is -1 where all of them are; a window is clipped to the map.
-class SignPoolStep final : public Step {
+class SignPoolStep final : public RowStep {
  public:
   explicit SignPoolStep(const StepSpec& spec) : in_(spec.in.at(0)) {
     out = spec.out;
@@ -82,18 +89,8 @@ class SignPoolStep final : public Step {
                     static_cast<int>((kernel_[0] - 1) * dilation_[0] + 1)};
   }
 
-  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
-    for (int y = row0; y < row1; ++y) row(ctx, n, y);
-  }
-
-  void run(const RunContext& ctx) const override {
-    int64_t begin, end;
-    ctx.part(static_cast<int64_t>(out.n) * out.h, begin, end);
-    for (int64_t i = begin; i < end; ++i) row(ctx, i / out.h, i % out.h);
-  }
-
  private:
-  void row(const RunContext& ctx, int64_t n, int64_t y) const {
+  void row(const RunContext& ctx, int64_t n, int64_t y) const override {
     const uint32_t* from = words(static_cast<const float*>(ctx.at(in_))) + n * in_.image;
     uint32_t* to = words(ctx.at(out) + n * out.image + y * out.row);
     const int64_t count = out.pixel;

@@ -102,3 +102,14 @@ def test_linear_layers_of_signs_in_a_net() -> None:
     assert {node.op for node in capture(model, x, strict=True)} == {"binary_linear", "sign"}
     net = fc.compile(model, x, strict=True)
     assert torch.equal(torch.as_tensor(net(x.numpy())), model(x))
+
+
+def test_bits_that_do_not_fit_are_named() -> None:
+    x, bits = torch.randn(1, 8, 5, 5), pack_signs(torch.randn(4, 8, 3, 3))
+    rest = [[1, 1], [1, 1], [1, 1], 1, True]
+    with pytest.raises(ValueError, match=r"shape \(outputs, 32\) for 200 weights .* pack_signs"):
+        binary_conv2d(x, bits, None, None, [5, 5], *rest, 1)
+    with pytest.raises(ValueError, match="pad_value=5 is not a sign or zero"):
+        binary_conv2d(x, bits, None, None, [3, 3], *rest, 5)
+    with pytest.raises(ValueError, match=r"shape \(outputs, 16\) for 70 weights"):
+        binary_linear(torch.randn(2, 70), bits[:, :8], None, None, True)

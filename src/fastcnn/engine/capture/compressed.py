@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from fastcnn.engine.capture.lowering import Lowering
@@ -25,6 +27,16 @@ def _bias(a: Arguments) -> Constant | None:
     return None if a.get("bias") is None else a.constant("bias")
 
 
+def _window(a: Arguments) -> dict[str, Any]:
+    """How a 2-d convolution walks, in the graph's words."""
+    return {
+        "stride": spread(a["stride"], 2),
+        "padding": spread(a["padding"], 2) * 2,
+        "dilation": spread(a["dilation"], 2),
+        "groups": int(a["groups"]),
+    }
+
+
 @lowers("fastcnn::codebook_conv2d")
 def codebook_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution whose weight is codebook[codes]."""
@@ -35,12 +47,7 @@ def codebook_conv2d(lower: Lowering, a: Arguments) -> str:
         "codebook_conv2d",
         [x],
         params={"codebook": a.constant("codebook"), "codes": _codes(a), "bias": _bias(a)},
-        attrs={
-            "stride": spread(a["stride"], 2),
-            "padding": spread(a["padding"], 2) * 2,
-            "dilation": spread(a["dilation"], 2),
-            "groups": int(a["groups"]),
-        },
+        attrs=_window(a),
     )
 
 
@@ -64,12 +71,7 @@ def transform_conv2d(lower: Lowering, a: Arguments) -> str:
         "conv2d",
         [x],
         params={"weight": a.constant("weight"), "bias": _bias(a)},
-        attrs={
-            "stride": spread(a["stride"], 2),
-            "padding": spread(a["padding"], 2) * 2,
-            "dilation": spread(a["dilation"], 2),
-            "groups": int(a["groups"]),
-        },
+        attrs=_window(a),
     )
 
 
@@ -131,10 +133,7 @@ def block_circulant_conv2d(lower: Lowering, a: Arguments) -> str:
         params={"vectors": a.constant("vectors"), "bias": _bias(a)},
         attrs={
             "out_features": int(a["out_channels"]),
-            "stride": spread(a["stride"], 2),
-            "padding": spread(a["padding"], 2) * 2,
-            "dilation": spread(a["dilation"], 2),
-            "groups": int(a["groups"]),
+            **_window(a),
         },
     )
 
@@ -204,10 +203,7 @@ def binary_conv2d(lower: Lowering, a: Arguments) -> str:
         attrs={
             "in_channels": lower.shape(x)[1],
             "kernel_size": spread(a["kernel_size"], 2),
-            "stride": spread(a["stride"], 2),
-            "padding": spread(a["padding"], 2) * 2,
-            "dilation": spread(a["dilation"], 2),
-            "groups": int(a["groups"]),
+            **_window(a),
             "binarize": bool(a["binarize"]),
             "pad_value": int(a["pad_value"]),
         },

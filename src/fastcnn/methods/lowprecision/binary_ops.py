@@ -74,6 +74,15 @@ def unpack_signs(bits: Tensor, count: int) -> Tensor:
     return 1.0 - 2.0 * found.flatten(1)[:, :count].to(torch.float32)
 
 
+def _check_bits(bits: Tensor, count: int) -> None:
+    wide = -(-count // 64) * 8
+    if bits.dtype != torch.uint8 or bits.dim() != 2 or bits.shape[1] != wide:
+        raise ValueError(
+            f"bits must be uint8 of shape (outputs, {wide}) for {count} weights of an output, got {bits.dtype} of "
+            f"{tuple(bits.shape)}: make them by pack_signs"
+        )
+
+
 def _scaled(sums: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     shape = (-1, *[1] * (sums.dim() - 2))
     if scale is not None:
@@ -109,9 +118,17 @@ def binary_conv2d(
         Whether inputs count by their signs.
     pad_value : {-1, 0, 1}
         What stands around a map of signs; around others it is zero.
+
+    Raises
+    ------
+    ValueError
+        If the bits do not fit channels and kernel, or pad_value is another number.
     """
     channels = x.shape[1] // groups
     kh, kw = kernel_size
+    _check_bits(bits, channels * kh * kw)
+    if pad_value not in (-1, 0, 1):
+        raise ValueError(f"pad_value={pad_value} is not a sign or zero: give -1, 0 or 1")
     weight = unpack_signs(bits, channels * kh * kw).reshape(-1, channels, kh, kw).to(x.dtype)
     if binarize:
         x = sign(x)
@@ -140,7 +157,19 @@ def _(
 
 @torch.library.custom_op("fastcnn::binary_linear", mutates_args=())
 def binary_linear(x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, binarize: bool) -> Tensor:
-    """Fully connected layer with weights of +-1, (N, I) to (N, O): scale * sums + bias."""
+    """Fully connected layer with weights of +-1, (N, I) to (N, O): scale * sums + bias.
+
+    Parameters
+    ----------
+    x, bits, scale, bias, binarize
+        As in :func:`binary_conv2d`, for x of shape (N, I).
+
+    Raises
+    ------
+    ValueError
+        If the bits do not fit the inputs.
+    """
+    _check_bits(bits, x.shape[1])
     weight = unpack_signs(bits, x.shape[1]).to(x.dtype)
     return _scaled(F.linear(sign(x) if binarize else x, weight), scale, bias)
 
