@@ -98,13 +98,11 @@ def check_a_crowd(threads: int) -> None:
     assert least_seconds(lambda: net.run(x), limit) < limit
 
 
-def test_more_threads_than_cores() -> None:
-    check_a_crowd(4 * CORES)
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned here")
-def test_two_threads_on_one_core() -> None:
-    in_a_process("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\ntest_threads.check_a_crowd(2)")
+@pytest.mark.parametrize(("threads", "cores"), [(8, 2), (2, 1)])
+def test_more_threads_than_cores(threads: int, cores: int) -> None:
+    pin = f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])"
+    in_a_process(f"{pin}\ntest_threads.check_a_crowd({threads})")
 
 
 def test_several_nets_from_several_python_threads() -> None:
