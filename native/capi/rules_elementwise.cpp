@@ -27,7 +27,9 @@ int64_t math_rule(StepRule& r) {
   r.inputs(1);
   same_layout(r);
   r.same_map(r.s.in[0], r.s.out);
-  r.word("kind", {"sqrt", "abs", "sign"});
+  if (r.word("kind", {"sqrt", "abs", "sign", "quantize"}) == "quantize") {
+    for (const char* key : {"factor", "step", "zero", "low", "high"}) r.number(key);
+  }
   return 0;
 }
 

@@ -88,6 +88,7 @@ def norms() -> Graph:
     y = make.op("group_norm", make.conv("x0", 12, 12, 3), groups=4, eps=1e-5,
                 params={"weight": make.normal(12), "bias": make.normal(12)})  # fmt: skip
     y = make.op("sqrt", make.op("abs", y))
+    y = make.op("quantize", y, factor=64.0, step=1 / 64, zero=3, low=0, high=255)
     rows = make.op("reshape", y, shape=[0, 12, 35])
     rows = make.op("layer_norm", rows, axes=1, eps=1e-5, params={"weight": make.normal(35), "bias": make.normal(35)})
     product = make.op("matmul", rows, make.op("permute", rows, dims=[0, 2, 1]))

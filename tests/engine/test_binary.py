@@ -128,6 +128,19 @@ def test_what_no_kernel_of_bits_takes_is_expanded(isa: str, binarize: bool, pad_
     same(graph, net)
 
 
+@pytest.mark.parametrize("planes", [(1, 1), (1, 2), (1, 2, 4)])
+def test_weights_of_several_planes(isa: str, planes: tuple[int, ...]) -> None:
+    """Of inputs that are signs, and of others; to floats, and through a fold to signs."""
+    make = Maker(len(planes), (2, 12, 6, 5))
+    first = conv(make, "x0", 12, 40, planes=planes, binarize=False)
+    second = batch_norm(make, conv(make, first, 40, 33, planes=planes, pad_value=-1), 33)
+    graph = make.graph(conv(make, second, 33, 9, planes=planes, scale=np.full(9, 0.5, np.float32)))
+    net = compiled(graph, isa, 1, exact=True)
+    assert sum("weights of few bits expanded to dense" in note for note in net.plan.notes) == 3
+    assert any("became a threshold" in note for note in net.plan.notes)
+    same(graph, net)
+
+
 def test_scales_biases_residuals_and_activations(isa: str) -> None:
     make = Maker(4, (2, 48, 6, 7), (2, 20, 6, 7))
     scale = (np.float32(2.0) ** make.rng.integers(-3, 1, 20)).astype(np.float32)
@@ -208,7 +221,7 @@ def test_signs_of_odd_numbers(isa: str) -> None:
     bits = ops.pack(np.where(weight > 0, 1, -1).astype(np.float32))
     y = make.op(
         "binary_conv2d", "x0", params={"bits": bits}, in_channels=8, kernel_size=[1, 1], stride=[1, 1], padding=[0] * 4,
-        dilation=[1, 1], groups=1, binarize=True, pad_value=1,
+        dilation=[1, 1], groups=1, binarize=True, planes=[1], pad_value=1,
     )  # fmt: skip
     graph = make.graph(y, make.op("sign", "x0"))
     x = np.array([0.0, -0.0, 1e-45, -1e-45, np.inf, -np.inf, np.nan, 2.0], np.float32).reshape(1, 8, 1, 1)
@@ -247,6 +260,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"scale": np.ones(3, np.float32)}, "scale must have 4 entries"),
     ({"thresholds": np.ones(4, np.int32), "bias": np.ones(4, np.float32)}, "neither scale nor bias"),
     ({"thresholds": np.ones(5, np.int32)}, "thresholds must have 4 entries"),
+    ({"planes": [1, 2, 4]}, "must have a row for each output in each of 3 planes, got 4"),
+    ({"planes": [1, 256]}, "planes.* 1..8 integers in 1..128"),
 ]
 
 
@@ -255,10 +270,11 @@ def test_parameters_that_do_not_fit_are_named(isa: str, params: dict[str, Any], 
     if isa != ISAS[0]:
         pytest.skip("the same on all")
     make = Maker(0, (1, 3, 4, 4))
-    arrays = {"bits": np.zeros((4, 8), np.uint8), **params}
+    attrs = {"planes": [1], **{role: value for role, value in params.items() if role == "planes"}}
+    arrays = {"bits": np.zeros((4, 8), np.uint8), **{role: v for role, v in params.items() if role not in attrs}}
     y = make.op(
         "binary_conv2d", "x0", params=arrays, in_channels=3, kernel_size=[3, 3], stride=[1, 1], padding=[0] * 4,
-        dilation=[1, 1], groups=1, binarize=True, pad_value=1,
+        dilation=[1, 1], groups=1, binarize=True, pad_value=1, **attrs,
     )  # fmt: skip
     with pytest.raises(GraphError, match=said):
         check_graph(make.graph(y))
@@ -272,7 +288,7 @@ def test_bits_and_back(isa: str) -> None:
         weight = np.where(rng.random(shape) < 0.5, -1, 1).astype(np.float32)
         node = Node(
             name="n", op="binary_conv2d", inputs=("x",), params={},
-            attrs={"in_channels": shape[1], "groups": 1, "kernel_size": list(shape[2:])},
+            attrs={"in_channels": shape[1], "groups": 1, "planes": [1], "kernel_size": list(shape[2:])},
         )  # fmt: skip
         bits = ops.pack(weight)
         assert bits.shape == (shape[0], -(-int(np.prod(shape[1:])) // 64) * 8)

@@ -29,6 +29,7 @@ from tests.engine.nets import (
     native,
     poison,
 )  # fmt: skip
+from tests.reference.interpreter import run_graph
 
 pytestmark = pytest.mark.parametrize("isa", ISAS)
 CHANNELS = st.sampled_from([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 32, 33, 40])
@@ -462,8 +463,6 @@ def test_activations_far_out(isa: str) -> None:
         graph = make.graph(make.op(op, "x0", **attrs))
         net = compiled(graph, isa)
         got = net.run([values[None].astype(np.float32)])[0][0].astype(np.float64)
-        from tests.reference.interpreter import run_graph
-
         with np.errstate(all="ignore"):
             want = run_graph(graph, {"x0": values[None].astype(np.float32)})[0][0]
             want = want.astype(np.float32).astype(np.float64)  # float32 overflows to infinity
@@ -649,6 +648,31 @@ def test_square_roots_and_absolute_values(isa: str, blocked: bool) -> None:
     x = make.op("add_scalar", make.conv("x0", 19, 19, 1), value=-5.0) if blocked else "x0"
     graph = make.graph(make.conv(make.op("sqrt", make.op("abs", x)), 19, 19, 1))
     assert error_of(plain(graph, isa, 2), inputs_for(graph)) <= DIRECT
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("levels", [(4.0, 0.25, 0, 0, 3), (3.0, 0.5, -7, -128, 127)], ids=str)
+def test_levels(isa: str, levels: tuple[float, float, int, int, int], blocked: bool) -> None:
+    """To the last bit: halves go to even, what is outside to the ends, NaN to the lower one."""
+    make = Maker(0, (2, 19, 5, 5))
+    attrs = dict(zip(("factor", "step", "zero", "low", "high"), levels, strict=True))
+    graph = make.graph(make.op("quantize", "x0", **attrs))
+    if blocked:
+        graph = make.graph(
+            make.op(
+                "max_pool2d",
+                make.op("quantize", "x0", **attrs),
+                kernel_size=[1, 1],
+                stride=[1, 1],
+                padding=[0] * 4,
+                dilation=[1, 1],
+                ceil_mode=False,
+            )
+        )
+    x = make.rng.integers(-60, 60, (2, 19, 5, 5)).astype(np.float32) / np.float32(2 * levels[0])
+    x.flat[:3] = np.nan, np.inf, -np.inf
+    (want,) = run_graph(graph, {"x0": x})
+    np.testing.assert_array_equal(plain(graph, isa, 2).run([x])[0], want.astype(np.float32))
 
 
 def test_conv1d_and_pools_1d(isa: str) -> None:

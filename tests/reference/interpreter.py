@@ -16,7 +16,7 @@ import scipy.linalg
 
 from fastcnn.engine.graph import Graph, Node
 
-F64 = np.float64
+F32, F64 = np.float32, np.float64
 _erf = np.vectorize(math.erf, otypes=[F64])
 
 
@@ -107,15 +107,31 @@ def _signs_of_bits(bits: np.ndarray, count: int) -> np.ndarray:
     return np.array([[-1.0 if row[k // 8] >> (k % 8) & 1 else 1.0 for k in range(count)] for row in bits.tolist()])
 
 
+def _of_planes(n: Node, bits: np.ndarray, count: int) -> np.ndarray:
+    """Signs of each plane times its factor, added up."""
+    planes = n.attrs["planes"]
+    rows = len(bits) // len(planes)
+    parts = [bits[i * rows : (i + 1) * rows] for i in range(len(planes))]
+    return sum(factor * _signs_of_bits(part, count) for factor, part in zip(planes, parts, strict=True))
+
+
+def _quantize(n: Node, x: np.ndarray) -> np.ndarray:
+    """In float32, whose roundings decide on which side of a half a value is; NaN is the lowest level."""
+    a = {key: F32(value) for key, value in n.attrs.items()}
+    level = np.rint(x.astype(F32) * a["factor"]) + a["zero"]
+    level = np.where(level > a["low"], np.minimum(level, a["high"]), a["low"])
+    return ((level - a["zero"]) * a["step"]).astype(F64)
+
+
 def _binary(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
-    """Products of +-1 weights with a map or its signs, the map surrounded by pad_value; scaled, or compared."""
+    """Products of sums of signs with a map or its signs, the map surrounded by pad_value; scaled, or compared."""
     a = n.attrs
     x = _sign(x) if a["binarize"] else x.astype(F64)
     if n.op == "binary_linear":
-        y = x @ _signs_of_bits(p["bits"], a["in_features"]).T
+        y = x @ _of_planes(n, p["bits"], a["in_features"]).T
     else:
         channels, (kh, kw) = a["in_channels"] // a["groups"], a["kernel_size"]
-        weight = _signs_of_bits(p["bits"], channels * kh * kw).reshape(-1, channels, kh, kw)
+        weight = _of_planes(n, p["bits"], channels * kh * kw).reshape(-1, channels, kh, kw)
         top, left, bottom, right = a["padding"]
         around = float(a["pad_value"]) if a["binarize"] else 0.0
         x = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], constant_values=around)
@@ -460,6 +476,7 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "sqrt": lambda n, p, x: np.sqrt(x),
     "abs": lambda n, p, x: np.abs(x),
     "sign": lambda n, p, x: _sign(x),
+    "quantize": lambda n, p, x: _quantize(n, x),
     "matmul": lambda n, p, a, b: a @ b,
     "softmax": lambda n, p, x: np.exp(_log_softmax(x, n.attrs["dim"])),
     "log_softmax": lambda n, p, x: _log_softmax(x, n.attrs["dim"]),

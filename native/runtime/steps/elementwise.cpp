@@ -271,14 +271,18 @@ class ReduceStep final : public Step {
   int64_t total_ = 1;
 };
 
-// Square roots, absolute values and signs: rare, so they are no activations of every kernel.
+// Square roots, absolute values, signs and levels: rare, so they are no activations of every kernel.
 class MathStep final : public Step {
  public:
   explicit MathStep(const StepSpec& spec) : in_(spec.in.at(0)) {
     out = spec.out;
     require_same_layout(spec);
     kind_ = spec.word("kind", "");
-    if (kind_ != "sqrt" && kind_ != "abs" && kind_ != "sign") {
+    if (kind_ == "quantize") {
+      float* numbers[] = {&factor_, &step_, &zero_, &low_, &high_};
+      const char* names[] = {"factor", "step", "zero", "low", "high"};
+      for (int i = 0; i < 5; ++i) *numbers[i] = static_cast<float>(spec.number(names[i]));
+    } else if (kind_ != "sqrt" && kind_ != "abs" && kind_ != "sign") {
       throw std::invalid_argument("math: unknown kind '" + kind_ + "'");
     }
   }
@@ -306,12 +310,22 @@ class MathStep final : public Step {
       for (int64_t i = 0; i < count; ++i) to[i] = std::sqrt(from[i]);
     } else if (kind_ == "sign") {
       for (int64_t i = 0; i < count; ++i) to[i] = from[i] >= 0.0f ? 1.0f : -1.0f;
+    } else if (kind_ == "quantize") {
+      for (int64_t i = 0; i < count; ++i) to[i] = level(from[i]);
     } else {
       for (int64_t i = 0; i < count; ++i) to[i] = std::fabs(from[i]);
     }
   }
+  // The value of the nearest level, halves to even; NaN is the lowest.
+  float level(float x) const {
+    float at = std::nearbyint(x * factor_) + zero_;
+    at = at > low_ ? at : low_;
+    at = at < high_ ? at : high_;
+    return (at - zero_) * step_;
+  }
   Tensor in_;
   std::string kind_;
+  float factor_ = 1, step_ = 1, zero_ = 0, low_ = 0, high_ = 0;
 };
 
 }  // namespace

@@ -51,7 +51,7 @@ def test_convolutions(conv: dict[str, Any], pad_value: int, binarize: bool) -> N
     x = torch.randint(-3, 4, (2, 8, 7, 9)).float()
     weight = torch.randn(6, 8 // conv["groups"], *conv["kernel_size"])
     scale, bias = 2.0 ** torch.randint(-2, 3, (6,)), torch.randint(-3, 4, (6,)).float()
-    arguments = (x, pack_signs(weight), scale, bias, *conv.values(), binarize, pad_value)
+    arguments = (x, pack_signs(weight), scale, bias, *conv.values(), [1], binarize, pad_value)
     given = torch.where(x >= 0, 1.0, -1.0) if binarize else x
     down, across = conv["padding"]
     given = F.pad(given, (across, across, down, down), value=float(pad_value) if binarize else 0.0)
@@ -84,7 +84,7 @@ def test_convolutions(conv: dict[str, Any], pad_value: int, binarize: bool) -> N
 def test_linear_layers_of_signs_in_a_net() -> None:
     torch.manual_seed(1)
     x, weight = torch.randn(3, 70), torch.randn(5, 70)
-    arguments = (x, pack_signs(weight), None, None, True)
+    arguments = (x, pack_signs(weight), None, None, [1], True)
     want = torch.where(x >= 0, 1.0, -1.0) @ torch.where(weight < 0, -1.0, 1.0).T
     assert torch.equal(binary_linear(*arguments), want)
     torch.library.opcheck(torch.ops.fastcnn.binary_linear, arguments)
@@ -95,7 +95,7 @@ def test_linear_layers_of_signs_in_a_net() -> None:
             self.register_buffer("bits", arguments[1])
 
         def forward(self, x: Tensor) -> Tensor:
-            sums = torch.ops.fastcnn.binary_linear(torch.ops.fastcnn.sign(x), self.bits, None, None, True)
+            sums = torch.ops.fastcnn.binary_linear(torch.ops.fastcnn.sign(x), self.bits, None, None, [1], True)
             return torch.ops.fastcnn.sign(sums)  # type: ignore[no-any-return]
 
     model = Layer().eval()
@@ -106,10 +106,10 @@ def test_linear_layers_of_signs_in_a_net() -> None:
 
 def test_bits_that_do_not_fit_are_named() -> None:
     x, bits = torch.randn(1, 8, 5, 5), pack_signs(torch.randn(4, 8, 3, 3))
-    rest = [[1, 1], [1, 1], [1, 1], 1, True]
-    with pytest.raises(ValueError, match=r"shape \(outputs, 32\) for 200 weights .* pack_signs"):
+    rest = [[1, 1], [1, 1], [1, 1], 1, [1], True]
+    with pytest.raises(ValueError, match=r"shape \(rows, 32\) for 200 weights .* pack_signs"):
         binary_conv2d(x, bits, None, None, [5, 5], *rest, 1)
     with pytest.raises(ValueError, match="pad_value=5 is not a sign or zero"):
         binary_conv2d(x, bits, None, None, [3, 3], *rest, 5)
-    with pytest.raises(ValueError, match=r"shape \(outputs, 16\) for 70 weights"):
-        binary_linear(torch.randn(2, 70), bits[:, :8], None, None, True)
+    with pytest.raises(ValueError, match=r"shape \(rows, 16\) for 70 weights"):
+        binary_linear(torch.randn(2, 70), bits[:, :8], None, None, [1], True)

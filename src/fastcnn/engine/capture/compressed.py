@@ -190,6 +190,13 @@ def sign(lower: Lowering, a: Arguments) -> str:
     return lower.emit("sign", [a.value("x")])
 
 
+@lowers("fastcnn::quantize")
+def quantize(lower: Lowering, a: Arguments) -> str:
+    """Levels that few bits count."""
+    levels = {key: int(a[key]) for key in ("zero", "low", "high")}
+    return lower.emit("quantize", [a.value("x")], attrs={"factor": a["factor"], "step": a["step"], **levels})
+
+
 @lowers("fastcnn::binary_conv2d")
 def binary_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution with weights of one bit."""
@@ -204,6 +211,7 @@ def binary_conv2d(lower: Lowering, a: Arguments) -> str:
             "in_channels": lower.shape(x)[1],
             "kernel_size": spread(a["kernel_size"], 2),
             **_window(a),
+            "planes": [int(factor) for factor in a["planes"]],
             "binarize": bool(a["binarize"]),
             "pad_value": int(a["pad_value"]),
         },
@@ -220,5 +228,9 @@ def binary_linear(lower: Lowering, a: Arguments) -> str:
         "binary_linear",
         [x],
         params={"bits": a.constant("bits"), **_optional(a, "scale", "bias")},
-        attrs={"in_features": lower.shape(x)[1], "binarize": bool(a["binarize"])},
+        attrs={
+            "in_features": lower.shape(x)[1],
+            "planes": [int(factor) for factor in a["planes"]],
+            "binarize": bool(a["binarize"]),
+        },
     )

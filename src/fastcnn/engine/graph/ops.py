@@ -47,6 +47,8 @@ _CODES = ("uint8", "uint16")
 _BIAS = ParamSpec(ranks=(1,), required=False)
 _VECTOR = ParamSpec(ranks=(1,))
 _DIM = integer(0, MAX_RANK - 1)
+_LEVEL = integer(-(1 << 15), 1 << 16)
+"""Of a quantised value: what 8 or 16 bits count, signed or not."""
 
 INTERNAL_ATTRS = ("epilogue", "expanded_from")
 """Attributes that plan passes add; never in a captured graph or a file."""
@@ -85,6 +87,11 @@ def _pool(spatial: int, kind: str) -> OpSchema:
             "divisor_override": integer_or_null(1, MAX_SIZE),
         }
     return OpSchema(arity=(1, 1), attrs=attrs, param_rule=param_rules.pool, shape=shapes.pool)
+
+
+def _levels(node: Node, arrays: Mapping[str, Array]) -> None:
+    if not node.attrs["low"] < node.attrs["high"]:
+        raise GraphError(f"low={node.attrs['low']} must be less than high={node.attrs['high']}")
 
 
 def _activation(**attrs: AttrSpec) -> OpSchema:
@@ -211,6 +218,19 @@ OPS: dict[str, OpSchema] = {
     "abs": OpSchema(arity=(1, 1), shape=shapes.same),
     # +1 where x >= 0, else -1, NaN too: not torch.sign, which is 0 at 0.
     "sign": OpSchema(arity=(1, 1), shape=shapes.same),
+    # (clamp(rint(x * factor) + zero, low, high) - zero) * step, in float32, halves to even, NaN as low.
+    "quantize": OpSchema(
+        arity=(1, 1),
+        attrs={
+            "factor": number(1e-30, 1e30),
+            "step": number(1e-30, 1e30),
+            "zero": _LEVEL,
+            "low": _LEVEL,
+            "high": _LEVEL,
+        },
+        param_rule=_levels,
+        shape=shapes.same,
+    ),
     "softmax": OpSchema(arity=(1, 1), attrs={"dim": _DIM}, shape=shapes.along_dim),
     "log_softmax": OpSchema(arity=(1, 1), attrs={"dim": _DIM}, shape=shapes.along_dim),
     "add": _binary(),

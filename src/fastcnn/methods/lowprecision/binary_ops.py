@@ -1,9 +1,9 @@
-"""``torch.ops.fastcnn.sign``, ``binary_conv2d`` and ``binary_linear``: reference, shapes and gradients.
+"""``torch.ops.fastcnn.sign``, ``quantize``, ``binary_conv2d``, ``binary_linear``: reference, shapes and gradients.
 
 The sign of 0, and of -0, is +1 here, unlike ``torch.sign``, which would make a third value of it. Its gradient is that
 of a hard tanh, 1 where |x| <= 1 and 0 elsewhere (the straight-through estimator). The two layers are what is left of
-trained ones: weights are bits, 1 for -1, laid out as the file has them, and there are no gradients. In training a
-layer multiplies signs as floats; sums of up to 2^24 of them are exact in float32, so that both say the same.
+trained ones: weights are planes of signs, in bits as the file has them, and there are no gradients. In training a layer
+multiplies whole numbers as floats; sums of up to 2^24 are exact in float32, so that both say the same.
 
 References
 ----------
@@ -46,6 +46,55 @@ def _sign_backward(ctx: Any, grad: Tensor) -> Tensor:
 sign.register_autograd(_sign_backward, setup_context=_sign_setup)
 
 
+@torch.library.custom_op("fastcnn::quantize", mutates_args=())
+def quantize(x: Tensor, factor: float, step: float, zero: int, low: int, high: int) -> Tensor:
+    """(clamp(round(x * factor) + zero, low, high) - zero) * step, halves to even; gradients pass inside the range."""
+    return ((x * factor).round_().add_(zero).clamp_(low, high) - zero) * step
+
+
+@quantize.register_fake
+def _(x: Tensor, factor: float, step: float, zero: int, low: int, high: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _quantize_setup(ctx: Any, inputs: tuple[Tensor, float, float, int, int, int], output: Tensor) -> None:
+    x, ctx.factor, _, ctx.zero, ctx.low, ctx.high = inputs
+    ctx.save_for_backward(x)
+
+
+def _quantize_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    level = x * ctx.factor + ctx.zero
+    return grad * ((level >= ctx.low) & (level <= ctx.high)), None, None, None, None, None
+
+
+quantize.register_autograd(_quantize_backward, setup_context=_quantize_setup)
+
+
+def pack_planes(weight: Tensor, planes: Sequence[int]) -> Tensor:
+    """Bits (m O, bytes), plane by plane, of a weight that is a sum of signs times factors.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (O, ...)
+        Whole numbers.
+    planes : sequence of int
+        Factors, rising: of 1, 2 and 4 the odd numbers from -7 to 7 are made, of 1 and 1 -2, 0 and 2.
+
+    Raises
+    ------
+    ValueError
+        If a weight is no such sum.
+    """
+    rest, parts = weight.detach(), []
+    for factor in reversed(planes):
+        parts.append(pack_signs(rest))
+        rest = rest - factor * torch.where(rest < 0, -1.0, 1.0)
+    if bool((rest != 0).any()):
+        raise ValueError(f"a weight is no sum of signs times {list(planes)}")
+    return torch.cat(parts[::-1])
+
+
 def pack_signs(weight: Tensor) -> Tensor:
     """Bits (O, bytes) of a weight's signs, uint8: 1 for -1, lowest bit first, rows filled up to 64-bit words.
 
@@ -74,11 +123,21 @@ def unpack_signs(bits: Tensor, count: int) -> Tensor:
     return 1.0 - 2.0 * found.flatten(1)[:, :count].to(torch.float32)
 
 
-def _check_bits(bits: Tensor, count: int) -> None:
+def _unpacked(bits: Tensor, planes: Sequence[int], count: int, dtype: torch.dtype) -> Tensor:
+    """The weight (O, count), whole numbers."""
+    _check_bits(bits, planes, count)
+    signs = unpack_signs(bits, count).reshape(len(planes), -1, count)
+    factors = torch.tensor(planes, dtype=torch.float32, device=bits.device)
+    return (signs * factors[:, None, None]).sum(0).to(dtype)
+
+
+def _check_bits(bits: Tensor, planes: Sequence[int], count: int) -> None:
     wide = -(-count // 64) * 8
+    if len(planes) == 0 or (bits.dim() == 2 and bits.shape[0] % len(planes)):
+        raise ValueError(f"bits of shape {tuple(bits.shape)} are not {len(planes)} planes of a row for each output")
     if bits.dtype != torch.uint8 or bits.dim() != 2 or bits.shape[1] != wide:
         raise ValueError(
-            f"bits must be uint8 of shape (outputs, {wide}) for {count} weights of an output, got {bits.dtype} of "
+            f"bits must be uint8 of shape (rows, {wide}) for {count} weights of an output, got {bits.dtype} of "
             f"{tuple(bits.shape)}: make them by pack_signs"
         )
 
@@ -101,19 +160,22 @@ def binary_conv2d(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    planes: Sequence[int],
     binarize: bool,
     pad_value: int,
 ) -> Tensor:
-    """Convolution with weights of +-1: scale * sums + bias.
+    """Convolution with weights of few bits: scale * sums + bias.
 
     Parameters
     ----------
     x : Tensor, shape (N, C, H, W)
-    bits : Tensor, shape (O, bytes)
-        From :func:`pack_signs` of a weight (O, C / groups, kh, kw).
+    bits : Tensor, shape (m O, bytes)
+        From :func:`pack_planes` of a weight (O, C / groups, kh, kw).
     scale, bias : Tensor, shape (O,), optional
     padding : sequence of int
         Rows above and below, columns left and right.
+    planes : sequence of int
+        Factors of the m planes; [1] for weights of +-1.
     binarize : bool
         Whether inputs count by their signs.
     pad_value : {-1, 0, 1}
@@ -126,10 +188,9 @@ def binary_conv2d(
     """
     channels = x.shape[1] // groups
     kh, kw = kernel_size
-    _check_bits(bits, channels * kh * kw)
+    weight = _unpacked(bits, planes, channels * kh * kw, x.dtype).reshape(-1, channels, kh, kw)
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"pad_value={pad_value} is not a sign or zero: give -1, 0 or 1")
-    weight = unpack_signs(bits, channels * kh * kw).reshape(-1, channels, kh, kw).to(x.dtype)
     if binarize:
         x = sign(x)
     around = float(pad_value) if binarize else 0.0
@@ -148,20 +209,23 @@ def _(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    planes: Sequence[int],
     binarize: bool,
     pad_value: int,
 ) -> Tensor:
-    weight = x.new_empty(bits.shape[0], x.shape[1] // groups, *kernel_size)
+    weight = x.new_empty(bits.shape[0] // len(planes), x.shape[1] // groups, *kernel_size)
     return F.conv2d(x, weight, None, tuple(stride), tuple(padding), tuple(dilation), groups)
 
 
 @torch.library.custom_op("fastcnn::binary_linear", mutates_args=())
-def binary_linear(x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, binarize: bool) -> Tensor:
-    """Fully connected layer with weights of +-1, (N, I) to (N, O): scale * sums + bias.
+def binary_linear(
+    x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, planes: Sequence[int], binarize: bool
+) -> Tensor:
+    """Fully connected layer with weights of few bits, (N, I) to (N, O): scale * sums + bias.
 
     Parameters
     ----------
-    x, bits, scale, bias, binarize
+    x, bits, scale, bias, planes, binarize
         As in :func:`binary_conv2d`, for x of shape (N, I).
 
     Raises
@@ -169,11 +233,12 @@ def binary_linear(x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | 
     ValueError
         If the bits do not fit the inputs.
     """
-    _check_bits(bits, x.shape[1])
-    weight = unpack_signs(bits, x.shape[1]).to(x.dtype)
+    weight = _unpacked(bits, planes, x.shape[1], x.dtype)
     return _scaled(F.linear(sign(x) if binarize else x, weight), scale, bias)
 
 
 @binary_linear.register_fake
-def _(x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, binarize: bool) -> Tensor:
-    return x.new_empty(x.shape[0], bits.shape[0])
+def _(
+    x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, planes: Sequence[int], binarize: bool
+) -> Tensor:
+    return x.new_empty(x.shape[0], bits.shape[0] // len(planes))

@@ -19,8 +19,8 @@ WORD = 32
 
 
 def has_bits_kernel(node: Node, shape: Shape) -> bool:
-    """Whether a binary layer runs on bits: its inputs are signs, and every group has whole words of channels."""
-    if not node.attrs["binarize"]:
+    """Whether a layer runs on bits: its inputs and weights are signs, and every group has whole words of channels."""
+    if not node.attrs["binarize"] or node.attrs["planes"] != [1]:
         return False
     if node.op == "binary_linear":
         return True

@@ -82,8 +82,8 @@ def optimise(
     if expand:
         graph = expand_codebook.run(graph, infer_shapes(graph, inputs), notes)
         graph = expand_structured.run(graph, infer_shapes(graph, inputs), notes, keep=keep)
-        graph = expand_binary.run(graph, infer_shapes(graph, inputs), notes, keep=keep_binary)
         graph = fold_signs.run(graph, notes)
+        graph = expand_binary.run(graph, infer_shapes(graph, inputs), notes, keep=keep_binary)
     graph = simplify.run(graph, infer_shapes(graph, inputs), notes)
     graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes, multiply=multiply)
     graph = fuse_epilogue.run(graph, infer_shapes(graph, inputs), notes, activations=activations)

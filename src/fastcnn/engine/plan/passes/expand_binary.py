@@ -33,9 +33,16 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
             continue
         nodes += _dense(node, weights, len(shapes[node.inputs[0]]))
         if notes is not None:
-            why = "its inputs are no signs" if not node.attrs["binarize"] else "no kernel of bits takes its groups"
-            notes.append(f"{node.name}: {why}: weights of +-1 expanded to dense float32")
+            notes.append(f"{node.name}: {_why(node)}: weights of few bits expanded to dense float32")
     return rebuild(graph, nodes, weights=weights)
+
+
+def _why(node: Node) -> str:
+    if not node.attrs["binarize"]:
+        return "its inputs are no signs"
+    if len(node.attrs["planes"]) > 1:
+        return "its weights are no signs"
+    return "no kernel of bits takes its groups"
 
 
 def _dense(node: Node, weights: dict[str, Array], rank: int) -> list[Node]:
@@ -68,7 +75,7 @@ def _dense(node: Node, weights: dict[str, Array], rank: int) -> list[Node]:
         add("sums", "conv2d", {"weight": weight}, **rest)
     else:
         add("sums", "linear", {"weight": weight})
-    outputs = len(weights[node.params["bits"]])
+    outputs = binary.outputs(node, len(weights[node.params["bits"]]))
     one, zero = np.ones(outputs, np.float32), np.zeros(outputs, np.float32)
     if "thresholds" in node.params:
         # Sums are whole numbers: half below the threshold is as good, and no rounding reaches it.

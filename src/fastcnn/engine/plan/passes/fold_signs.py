@@ -37,14 +37,14 @@ def run(graph: Graph, notes: list[str] | None = None) -> Graph:
             continue
         functions = [_of_layer(node, weights), *(_function(item, weights) for item in between)]
         bits = weights[node.params["bits"]]
-        found = thresholds(functions, len(bits), binary.fan_in(node))
+        found = thresholds(functions, binary.outputs(node, len(bits)), binary.reach(node))
         if found is None:
             continue
         limits, negated = found
         params = {"bits": node.params["bits"]}
         if bool(negated.any()):
             params["bits"] = fresh_key(f"{node.name}.bits (negated)", weights)
-            weights[params["bits"]] = _negated(node, bits, negated)
+            weights[params["bits"]] = _negated(node, bits, np.tile(negated, len(node.attrs["planes"])))
         params["thresholds"] = fresh_key(f"{node.name}.thresholds", weights)
         weights[params["thresholds"]] = limits
         changed[node.name] = node.with_(params=params)
@@ -140,7 +140,7 @@ _STEPS: dict[str, Callable[[Node, Mapping[str, Array]], Function]] = {
 """Steps that are monotone in float32, as each of their roundings is."""
 
 
-def thresholds(functions: Sequence[Function], outputs: int, length: int) -> tuple[Array, npt.NDArray[np.bool_]] | None:
+def thresholds(functions: Sequence[Function], outputs: int, reach: int) -> tuple[Array, npt.NDArray[np.bool_]] | None:
     """Least sum of each output for which the functions come to >= 0, int32, and whose filters are negated for that.
 
     Returns None where a value is no number.
@@ -155,7 +155,7 @@ def thresholds(functions: Sequence[Function], outputs: int, length: int) -> tupl
         result: npt.NDArray[np.bool_] = y >= 0
         return result
 
-    low, high = np.full(outputs, -length, np.int64), np.full(outputs, length, np.int64)
+    low, high = np.full(outputs, -reach, np.int64), np.full(outputs, reach, np.int64)
     try:
         least, most = positive(low), positive(high)
         negated = least & ~most
