@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastcnn.engine.api import CompiledNet as CompiledNet
     from fastcnn.engine.api import compile as compile
     from fastcnn.engine.api import load as load
+    from fastcnn.methods.lowprecision import *  # noqa: F403  # their configs
     from fastcnn.methods.pruning import *  # noqa: F403  # their configs
     from fastcnn.methods.registry import list_methods as list_methods
     from fastcnn.methods.structured import *  # noqa: F403  # their configs

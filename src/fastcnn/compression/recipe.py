@@ -14,7 +14,8 @@ from fastcnn._extras import require
 from fastcnn.compression.finetune import SCHEDULES
 from fastcnn.compression.yaml_lines import Document, RecipeError
 from fastcnn.methods.contract import check_choice, check_count, check_patterns, check_range
-from fastcnn.methods.pruning.magnitude import SKIPS, MagnitudeConfig, Overrides
+from fastcnn.methods.pruning.magnitude import MagnitudeConfig, Overrides
+from fastcnn.methods.skips import SKIPS
 from fastcnn.methods.vq.scalar import KMeansConfig
 
 VERSION = 1

@@ -12,7 +12,7 @@ from torch import nn
 
 from fastcnn.methods.contract import MethodConfig
 
-ROOMS = ("transforms", "structured", "pruning", "vq")
+ROOMS = ("transforms", "structured", "lowprecision", "pruning", "vq")
 """Rooms that hold registered methods; each imports its files."""
 
 T = TypeVar("T", bound=type)

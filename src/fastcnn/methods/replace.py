@@ -79,7 +79,7 @@ def replace_layers(
         else:
             swaps[id(dense)] = layer
             reports.append(_report(name, method, dense, "", layer))
-    _swap(model, swaps)
+    swap(model, swaps)
     return reports
 
 
@@ -125,7 +125,7 @@ def tied_weights(model: nn.Module) -> dict[int, list[str]]:
     return owners
 
 
-def _swap(model: nn.Module, swaps: Mapping[int, nn.Module]) -> None:
+def swap(model: nn.Module, swaps: Mapping[int, nn.Module]) -> None:
     """Put the new modules wherever the old ones hang, under every name."""
     for parent in list(model.modules()):
         for key, child in parent._modules.items():

@@ -44,7 +44,7 @@ def fan_in(node: Node) -> int:
 
 def reach(node: Node) -> int:
     """Largest sum that signs can come to."""
-    return fan_in(node) * sum(node.attrs["planes"])
+    return fan_in(node) * int(sum(node.attrs["planes"]))
 
 
 def outputs(node: Node, rows: int) -> int:

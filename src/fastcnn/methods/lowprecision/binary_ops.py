@@ -48,7 +48,7 @@ sign.register_autograd(_sign_backward, setup_context=_sign_setup)
 
 @torch.library.custom_op("fastcnn::quantize", mutates_args=())
 def quantize(x: Tensor, factor: float, step: float, zero: int, low: int, high: int) -> Tensor:
-    """(clamp(round(x * factor) + zero, low, high) - zero) * step, halves to even; gradients pass inside the range."""
+    """(clamp(round(x * factor) + zero, low, high) - zero) * step, halves to even; a line for gradients inside."""
     return ((x * factor).round_().add_(zero).clamp_(low, high) - zero) * step
 
 
@@ -58,14 +58,16 @@ def _(x: Tensor, factor: float, step: float, zero: int, low: int, high: int) -> 
 
 
 def _quantize_setup(ctx: Any, inputs: tuple[Tensor, float, float, int, int, int], output: Tensor) -> None:
-    x, ctx.factor, _, ctx.zero, ctx.low, ctx.high = inputs
+    x, ctx.factor, step, ctx.zero, ctx.low, ctx.high = inputs
+    ctx.slope = ctx.factor * step
     ctx.save_for_backward(x)
 
 
 def _quantize_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (x,) = ctx.saved_tensors
     level = x * ctx.factor + ctx.zero
-    return grad * ((level >= ctx.low) & (level <= ctx.high)), None, None, None, None, None
+    passed = (level >= ctx.low) & (level <= ctx.high)
+    return grad * passed * ctx.slope, None, None, None, None, None
 
 
 quantize.register_autograd(_quantize_backward, setup_context=_quantize_setup)
@@ -123,12 +125,12 @@ def unpack_signs(bits: Tensor, count: int) -> Tensor:
     return 1.0 - 2.0 * found.flatten(1)[:, :count].to(torch.float32)
 
 
-def _unpacked(bits: Tensor, planes: Sequence[int], count: int, dtype: torch.dtype) -> Tensor:
-    """The weight (O, count), whole numbers."""
+def unpack_planes(bits: Tensor, planes: Sequence[int], count: int) -> Tensor:
+    """The weight (O, count) that bits stand for, whole numbers as float32; ValueError if they do not fit."""
     _check_bits(bits, planes, count)
     signs = unpack_signs(bits, count).reshape(len(planes), -1, count)
     factors = torch.tensor(planes, dtype=torch.float32, device=bits.device)
-    return (signs * factors[:, None, None]).sum(0).to(dtype)
+    return (signs * factors[:, None, None]).sum(0)
 
 
 def _check_bits(bits: Tensor, planes: Sequence[int], count: int) -> None:
@@ -188,7 +190,7 @@ def binary_conv2d(
     """
     channels = x.shape[1] // groups
     kh, kw = kernel_size
-    weight = _unpacked(bits, planes, channels * kh * kw, x.dtype).reshape(-1, channels, kh, kw)
+    weight = unpack_planes(bits, planes, channels * kh * kw).reshape(-1, channels, kh, kw).to(x.dtype)
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"pad_value={pad_value} is not a sign or zero: give -1, 0 or 1")
     if binarize:
@@ -233,7 +235,7 @@ def binary_linear(
     ValueError
         If the bits do not fit the inputs.
     """
-    weight = _unpacked(bits, planes, x.shape[1], x.dtype)
+    weight = unpack_planes(bits, planes, x.shape[1]).to(x.dtype)
     return _scaled(F.linear(sign(x) if binarize else x, weight), scale, bias)
 
 

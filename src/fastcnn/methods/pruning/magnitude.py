@@ -28,9 +28,9 @@ from fastcnn.methods.contract import (
 from fastcnn.methods.pruning import masking
 from fastcnn.methods.pruning.selection import keep_by_ratio, keep_by_ratio_global, keep_by_threshold
 from fastcnn.methods.registry import register_method
+from fastcnn.methods.skips import SKIPS, check_skip, exclusions
 from fastcnn.methods.storage import sparse_bits
 
-SKIPS = ("first_conv", "last_linear", "depthwise")
 Overrides = tuple[tuple[str, float], ...]
 
 
@@ -105,10 +105,7 @@ class MagnitudeConfig(MethodConfig):
             raise ValueError("overrides do not go with mode='global', which ranks all layers together: use exclude")
         object.__setattr__(self, "overrides", pairs)
         object.__setattr__(self, "exclude", check_patterns("exclude", self.exclude))
-        skip = check_patterns("skip", self.skip)
-        for word in skip:
-            check_choice("skip", word, SKIPS)
-        object.__setattr__(self, "skip", skip)
+        object.__setattr__(self, "skip", check_skip(self.skip))
 
     def target(self, layer: str) -> float:
         """Final sparsity (or quality) of a layer."""
@@ -167,7 +164,7 @@ class MagnitudeSession:
         self.steps = 0
         inherited = masking.absorb_torch_prune(model)
         modules = dict(model.named_modules())
-        reasons = _exclusions(model, config)
+        reasons = exclusions(model, config.skip, config.exclude)
         owners: dict[int, str] = {}
         self._layers: dict[str, list[nn.Module]] = {}
         self._declined: dict[str, str] = {}
@@ -267,26 +264,6 @@ def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight
-
-
-def _exclusions(model: nn.Module, config: MagnitudeConfig) -> dict[str, str]:
-    """Why layers are left alone, by name; first and last are meant in the order of ``named_modules``."""
-    convs = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    linears = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    reasons: dict[str, str] = {}
-    if "depthwise" in config.skip:
-        for name, conv in convs:
-            if conv.groups > 1 and conv.groups == conv.in_channels:
-                reasons[name] = "depthwise convolution (skip has 'depthwise')"
-    if "first_conv" in config.skip and convs:
-        reasons[convs[0][0]] = "first convolution (skip has 'first_conv')"
-    if "last_linear" in config.skip and linears:
-        reasons[linears[-1]] = "last linear layer (skip has 'last_linear')"
-    for name, _ in model.named_modules():
-        for pattern in config.exclude:
-            if fnmatchcase(name, pattern):
-                reasons[name] = f"excluded by {pattern!r}"
-    return reasons
 
 
 def _sizes(module: nn.Module) -> tuple[int, int, int]:

@@ -46,7 +46,7 @@ def _same_layout(low: Lowerer, node: Node) -> tuple[Slot, Slot]:
     return low.plain(value), low.new_plain(node.name)
 
 
-@lowers("sqrt", "abs", "sign")
+@lowers("sqrt", "abs")
 def math_function(low: Lowerer, node: Node) -> None:
     source, out = _same_layout(low, node)
     low.emit("math", node.name, [source], out, attrs={"kind": node.op}, node=node)

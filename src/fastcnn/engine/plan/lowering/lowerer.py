@@ -24,6 +24,7 @@ def lowers(*ops: str) -> Callable[[Handler], Handler]:
 
     def register(handler: Handler) -> Handler:
         for op in ops:
+            assert op not in _HANDLERS, f"{op} has a handler already"
             _HANDLERS[op] = handler
         return handler
 
