@@ -106,7 +106,7 @@ def test_cost_equals_what_is_counted(case: Case) -> None:
     assert cost.workspace_bytes >= 0
 
 
-def test_theory_is_no_more_than_dense(case: Case) -> None:
+def test_theory_is_stated(case: Case) -> None:
     layer = accepted(case)
     spec = spec_of(case.dense())
     theory = layer.theory()

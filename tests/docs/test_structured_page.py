@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fastcnn.methods.registry import list_methods
+from fastcnn.reproduction.structured import conv_net, dense_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "structured_page.py"
@@ -31,6 +32,20 @@ def test_records_are_of_committed_code(path: Path) -> None:
     commits = [run["commit"] for run in runs]
     assert all(len(commit) == 40 for commit in commits), commits
     assert all(run["host"]["cpu"] for run in runs)
+
+
+@pytest.mark.parametrize("name", ["dense_layers", "conv_net"])
+def test_gates_are_what_the_trainings_came_to(name: str) -> None:
+    """The record's gates, worked out again from its trainings, all of them met."""
+    path = ROOT / "benchmarks" / "results" / f"structured_{name}.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if name == "dense_layers":
+        found = dense_layers.summary(record["runs"], list(dense_layers.HIDDEN), dense_layers.SEEDS)
+    else:
+        found = conv_net.summary(record["runs"], conv_net.SEEDS)
+        assert all(run["ranks"] == record["ranks"]["ranks"] for run in record["runs"] if run["name"] == "tucker")
+    assert json.loads(json.dumps(found)) == {key: record[key] for key in ("passed", "gates")}
+    assert record["passed"]
 
 
 def test_every_way_is_a_method() -> None:

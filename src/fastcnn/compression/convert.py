@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastcnn.compression.calibrate import inputs_of, layer_inputs, replace_calibrated, sights
-from fastcnn.compression.report import attach
+from fastcnn.compression.report import attach, rename_layers
 from fastcnn.compression.share_out import check_kept, share_out, size_of
+from fastcnn.methods import sequences
 from fastcnn.methods.contract import LayerReport, MethodConfig, TrainedSession, check_patterns
 from fastcnn.methods.pruning.masking import absorb_torch_prune
 from fastcnn.methods.registry import Method, method_of
@@ -86,7 +87,7 @@ def convert(
     config : MethodConfig
         Which method, and how. A trained method runs here without training, straight to its final target.
     layers : glob pattern or sequence of them
-        Names as in ``model.named_modules()``; ``*`` also crosses dots.
+        Names as in ``model.named_modules()``; ``*`` also crosses dots. ``nn.Conv1d`` is a convolution of one row.
     data : Tensor or iterable, optional
         One batch of inputs, or batches of them (inputs, or tuples that begin with them). To FFTConfig and
         WinogradConfig the first shows the size of each layer's input, so that they can time it. Factorisations
@@ -130,6 +131,8 @@ def convert(
         return _warn_if_idle(prepare(model, config, layers).finish(), config)
     fresh = copy_model(model)
     absorb_torch_prune(fresh)
+    if nn.Conv2d in method.layers:
+        sequences.wrap(fresh)
     names = config.which({name: fresh.get_submodule(name) for name in matching_layers(fresh, method, layers)})
     batches = list(inputs_of(data)) if data is not None and config.calibrates else None
     choice: MethodConfig | Mapping[str, Choice] = config
@@ -150,6 +153,8 @@ def convert(
         forget_input_shapes(fresh)
     if isinstance(config, RankConfig) and config.budget is not None:
         check_kept(fresh, config, whole, batches[0] if batches else None)
+    rename_layers(fresh, sequences.outer_names(fresh))
+    sequences.unwrap(fresh)
     return _warn_if_idle(fresh, config)
 
 
@@ -235,17 +240,18 @@ def matching_layers(model: nn.Module, method: Method, layers: str | Sequence[str
     patterns = check_patterns("layers", layers)
     kinds = method.session.serves if method.session is not None else tuple(method.layers)
     candidates = weight_layers(model, kinds)
-    found = [name for name in candidates if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    known = {name: sequences.outer_name(name) for name in candidates}
+    found = [name for name in candidates if any(fnmatchcase(known[name], pattern) for pattern in patterns)]
     if not found:
         served = " and ".join(kind.__name__ for kind in kinds)
         raise ValueError(
             f"layers={layers!r} matches no layer that {method.name} serves ({served}). "
-            f"The model has: {', '.join(candidates) or 'none of that kind'}"
+            f"The model has: {', '.join(known.values()) or 'none of that kind'}"
         )
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in candidates):
+        if not any(fnmatchcase(name, pattern) for name in known.values()):
             raise ValueError(
-                f"the pattern {pattern!r} in layers matches nothing. The model has: {', '.join(candidates)}"
+                f"the pattern {pattern!r} in layers matches nothing. The model has: {', '.join(known.values())}"
             )
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -89,6 +89,13 @@ class Report:
 def attach(model: nn.Module, reports: Iterable[LayerReport]) -> None:
     """Append lines to the model's report. They travel with deepcopy, not with ``state_dict``."""
     model.__dict__[_KEY] = [*model.__dict__.get(_KEY, []), *reports]
+
+
+def rename_layers(model: nn.Module, names: Mapping[str, str]) -> None:
+    """Call layers otherwise in the model's report."""
+    model.__dict__[_KEY] = [
+        dataclasses.replace(line, layer=names.get(line.layer, line.layer)) for line in model.__dict__[_KEY]
+    ]
 
 
 def report(model: nn.Module) -> Report:

@@ -100,7 +100,7 @@ def _build(
     return layer
 
 
-def obstacle(dense: nn.Conv2d | nn.Linear, name: str, tied: Mapping[int, list[str]]) -> str:
+def obstacle(dense: nn.Conv1d | nn.Conv2d | nn.Linear, name: str, tied: Mapping[int, list[str]]) -> str:
     """Why no method can replace this layer of a model; empty if one can.
 
     Parameters

@@ -23,6 +23,7 @@ FULL: list[tuple[Any, Any]] = [
     (TuckerConv2d, TuckerConfig(energy=1.0, force=True)),
     (SeparableConv2d, SeparableConfig(energy=1.0, force=True)),
     (SeparableConv2d, SeparableConfig(rank=9, scheme=1, force=True)),
+    (CPConv2d, CPConfig(rank=1, force=True)),  # at the rank that its ladder ends with
 ]
 GEOMETRY: list[dict[str, Any]] = [
     {},
@@ -76,6 +77,8 @@ def test_groups_there_and_back() -> None:
 def test_full_rank_rebuilds_weight_and_outputs(cls: Any, config: Any, geometry: dict[str, Any]) -> None:
     torch.manual_seed(1)
     dense = nn.Conv2d(6, 8, 3, **geometry)
+    if cls is CPConv2d:
+        config = CPConfig(rank=CPConv2d.ladder(dense, config).most[0], force=True)
     layer = cls.from_dense(dense, config)
     weight = layer.to_dense().weight
     assert float((weight - dense.weight).detach().norm() / dense.weight.detach().norm()) < 1e-5

@@ -307,7 +307,7 @@ def latent_layers(model: nn.Module) -> list[tuple[str, LatentLayer]]:
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float = 0.0, *, glorot: bool = False
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer that decay no latent weight: decay pulls them to 0, where they flip for nothing.
+    """Groups for an optimizer that decay no clipped latent weight: decay pulls it to 0, where it flips for nothing.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def parameter_groups(
     ----------
     Courbariaux, Bengio and David 2015, arXiv:1511.00363, section 2.5.
     """
-    latent = {id(layer.weight): layer for _, layer in latent_layers(model)}
+    latent = {id(layer.weight): layer for _, layer in latent_layers(model) if layer.config.clips}
     groups: list[dict[str, Any]] = []
     rest: list[nn.Parameter] = []
     for parameter in _trained(model.parameters()):

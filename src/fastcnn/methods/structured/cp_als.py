@@ -12,6 +12,8 @@ Carroll and Chang 1970; Harshman 1970; Phan et al. 2020, arXiv:2008.05441, on th
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,9 @@ def cp_als(
     list of Tensor, shape (B, I_n, rank)
         One per mode, columns of equal norm across the modes.
     """
+    sizes = sorted(tensors.shape[1:])
+    if rank >= math.prod(sizes[:-1]):
+        return _balanced(_exact(tensors, rank))
     generator = torch.Generator().manual_seed(seed)
     best: list[Tensor] | None = None
     least: Tensor | None = None
@@ -55,6 +60,23 @@ def cp_als(
         least = torch.where(better, error, least)
     assert best is not None
     return _balanced(best)
+
+
+def _exact(tensors: Tensor, rank: int) -> list[Tensor]:
+    """A component for every index of all modes but the longest, which holds what the tensor has there; zeros else."""
+    modes = list(range(1, tensors.dim()))
+    longest = max(modes, key=lambda mode: tensors.shape[mode])
+    others = [mode for mode in modes if mode != longest]
+    places = torch.cartesian_prod(*(torch.arange(tensors.shape[mode]) for mode in others)).reshape(-1, len(others))
+    factors = []
+    for mode in modes:
+        factor = tensors.new_zeros(len(tensors), tensors.shape[mode], rank)
+        if mode == longest:
+            factor[:, :, : len(places)] = tensors.movedim(longest, 1).flatten(2)
+        else:
+            factor[:, places[:, others.index(mode)], torch.arange(len(places))] = 1.0
+        factors.append(factor)
+    return factors
 
 
 def rebuild(factors: list[Tensor]) -> Tensor:

@@ -38,7 +38,7 @@ from fastcnn.methods.contract import MethodConfig
 from fastcnn.methods.structured.svd import SVDConfig
 from fastcnn.reporting.host import commit, host_facts
 from fastcnn.reproduction.structured.mobilenet_v2 import MobileNetV2
-from fastcnn.reproduction.structured.trials import parameters
+from fastcnn.reproduction.trials import parameters
 
 MODULE = "fastcnn.reproduction.structured.agreement"
 BUDGET, MIN_AGREEMENT = 0.8, 95.0

@@ -49,14 +49,16 @@ from fastcnn.methods.structured.separable import SeparableConfig
 from fastcnn.methods.structured.svd import SVDConfig
 from fastcnn.methods.structured.tucker import TuckerConfig, TuckerConv2d
 from fastcnn.reporting.host import commit, host_facts
-from fastcnn.reproduction.structured.trials import (
+from fastcnn.reproduction.trials import (
     RESULT,
     Spread,
+    StaleResultError,
     Trial,
     gather,
     interrupted_or,
     parameters,
     run_trials,
+    sit_down,
     write_result,
 )
 from fastcnn.reproduction.winograd_labels import train as dense_training
@@ -191,6 +193,7 @@ def choose_ranks(net: nn.Module, pictures: Pictures, threads: int) -> dict[str, 
 def train(trial: Trial, data: Path, runs: Path) -> None:
     """Train or fine-tune one net, from its checkpoint if there is one, and write its result."""
     torch.set_num_threads(1)
+    sit_down(trial, runs)
     known, unknown = load_pictures(data, "train"), load_pictures(data, "test")
     if trial.name == BASE:
         _train_base(trial, known, unknown, runs)
@@ -377,6 +380,10 @@ def _run(options: argparse.Namespace, known: Pictures) -> int:
         run(trials=trials, title="fine-tuning", settings=lambda trial: settings_of())
     finally:
         results = gather(trials, options.runs)
+        chosen = json.loads(ranks.read_text(encoding="utf-8"))["ranks"]
+        for result in results:
+            if result.get("ranks", chosen) != chosen:
+                raise StaleResultError(f"seed {result['seed']} of {result['name']} has other ranks than {ranks}")
         found = summary(results, options.seeds)
         document = {
             **found,

@@ -80,7 +80,8 @@ def ranks_by_share(net: nn.Module, share: tuple[float, float]) -> dict[str, tupl
     width = vector_width()
 
     def part(channels: int, kept: float) -> int:
-        return min(channels, max(width, round(kept * channels / width) * width))
+        # Halves up: of 64 channels 62 % are 48, never 32.
+        return min(channels, max(width, int(kept * channels / width + 0.5) * width))
 
     return {
         name: (part(module.in_channels, share[0]), part(module.out_channels, share[1]))

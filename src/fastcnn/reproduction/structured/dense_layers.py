@@ -47,13 +47,14 @@ from fastcnn.methods.structured.fastfood import FastfoodLinear
 from fastcnn.methods.structured.predicted import PredictedConfig
 from fastcnn.methods.structured.tensor_train import TTLinear
 from fastcnn.reproduction.fft_training import accuracy
-from fastcnn.reproduction.structured.trials import (
+from fastcnn.reproduction.trials import (
     Spread,
     Trial,
     gather,
     interrupted_or,
     parameters,
     run_trials,
+    sit_down,
     versus,
     write_result,
 )
@@ -91,7 +92,7 @@ GATES = {
     "block-circulant": Gate(smaller=16, drop=0.5),
     "fastfood": Gate(smaller=100, drop=1.5),
     "acdc": Gate(smaller=28, drop=1.0),
-    "predicted": Gate(smaller=4, drop=1.0),
+    "predicted": Gate(smaller=2.5, drop=1.0),  # three of four weights, less what one layer's predictor holds
 }
 HIDDEN = {"mlp": ("3",), "conv": ("7",), "denil": ("1", "3")}
 """Names of the layers in question, by net."""
@@ -147,12 +148,21 @@ def build(net: str, way: str, seed: int) -> nn.Sequential:
     ``predicted`` begins as the dense net.
     """
     if net == "denil":
-        quarter = parameters(denil()) - 3 * weights_of(denil(), HIDDEN["denil"]) // 4
-        return denil() if way in ("dense", "predicted") else narrow(net, quarter)
+        return denil() if way in ("dense", "predicted") else narrow(net, denil_numbers())
     make = mlp if net == "mlp" else conv_net
     if way.startswith("dense like "):
         return narrow(net, parameters(build(net, way.removeprefix("dense like "), seed)))
     return make(nn.Linear(SIZE, SIZE) if way == "dense" else LAYERS[way](seed))
+
+
+def denil_numbers() -> int:
+    """What the net with predicted layers holds: a quarter of their weights, all biases, the last layer, and the matrix
+    (weights, kept ones) that predicts from a covariance; one of distances is made from a few numbers."""
+    dense = denil()
+    second = dense.get_submodule(HIDDEN["denil"][1])
+    assert isinstance(second, nn.Linear)
+    predictor = second.in_features * (second.in_features // 4)
+    return parameters(dense) - 3 * weights_of(dense, HIDDEN["denil"]) // 4 + predictor
 
 
 def denil(width: int = 500) -> nn.Sequential:
@@ -201,6 +211,7 @@ def pictures(data: str, split: Literal["train", "test"]) -> tuple[Tensor, Tensor
 def train(trial: Trial, data: str, runs: Path, *, epochs: int) -> None:
     """Train one net, from its checkpoint if there is one, and write its result."""
     torch.set_num_threads(1)
+    sit_down(trial, runs)
     inputs, labels, digest = pictures(data, "train")
     test_inputs, test_labels, test_digest = pictures(data, "test")
     net, way = trial.name.split("/")
@@ -228,7 +239,10 @@ def train(trial: Trial, data: str, runs: Path, *, epochs: int) -> None:
     found |= {"accuracy": history.metric, "params": parameters(model)}
     found["layers"] = [repr(model.get_submodule(layer)) for layer in HIDDEN[net]]
     if way in GATES:
-        found |= {"layer_weights": weights_of(model, HIDDEN[net]), "dense_weights": dense_weights}
+        found |= {
+            "layer_weights": (numbers_of if way == "predicted" else weights_of)(model, HIDDEN[net]),
+            "dense_weights": dense_weights,
+        }
     write_result(trial, runs, found, history=history, settings=settings, data=digest)
 
 
@@ -243,6 +257,16 @@ def settings_of(trial: Trial, data: str, epochs: int) -> dict[str, Any]:
         "schedule": SCHEDULE,
         "data": data.split(":")[0],
     }
+
+
+def numbers_of(model: nn.Module, layers: Sequence[str]) -> int:
+    """Numbers that these layers hold, trained or fixed by data, biases aside."""
+    held = 0
+    for name in layers:
+        layer = model.get_submodule(name)
+        bias = getattr(layer, "bias", None)
+        held += layer.theory().params - (0 if bias is None else bias.numel())  # type: ignore[operator]
+    return held
 
 
 def weights_of(model: nn.Module, layers: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ from fastcnn.cli.output import log, plain, progress_bar, write_atomically
 from fastcnn.compression.finetune import History
 from fastcnn.reporting.host import commit, host_facts
 
-RESULT, LOG = "result.json", "log.txt"
+RESULT, LOG, SITTINGS = "result.json", "log.txt", "sittings.json"
 MUST_AGREE = ("torch", "data_sha256", "settings")
 """Parts of a result that are the same in all trials that are compared with each other."""
 
@@ -126,6 +126,21 @@ def _start(module: str, arguments: Sequence[str], trial: Trial, runs: Path) -> s
         return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
+def sittings(trial: Trial, runs: Path) -> list[dict[str, str]]:
+    """When a trial was begun and gone on with, and by which commit; one line for each process that worked on it."""
+    path = trial.folder(runs) / SITTINGS
+    known: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return known
+
+
+def sit_down(trial: Trial, runs: Path) -> None:
+    """Note that this process works on a trial."""
+    line = {"commit": commit(), "date": datetime.now().isoformat(timespec="seconds")}
+    path = trial.folder(runs) / SITTINGS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps([*sittings(trial, runs), line], indent=1) + "\n")
+
+
 def write_result(
     trial: Trial, runs: Path, found: Mapping[str, Any], *, history: History, settings: Mapping[str, Any], data: str
 ) -> None:
@@ -144,6 +159,7 @@ def write_result(
         "name": trial.name,
         "seed": trial.seed,
         "commit": commit(),
+        "sittings": sittings(trial, runs),
         "date": datetime.now().isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -1,0 +1,197 @@
+"""The nets of the low-precision trainings, what is done to each, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcnn.methods.contract import MethodConfig
+from fastcnn.methods.lowprecision import (
+    BinaryConnectConfig,
+    BitwiseConfig,
+    BNNConfig,
+    BWNConfig,
+    DoReFaConfig,
+    XNORConfig,
+)
+from fastcnn.methods.lowprecision.blocks import BinaryBlock
+from fastcnn.reproduction.winograd_labels.nets import CLASSES, vgg_like
+
+HIDDEN = 1024
+PIXELS = 784
+
+
+def tangent_mlp() -> nn.Sequential:
+    """784-1024-1024-1024-10 of linear layers, which a bitwise session gives tangents and signs; (N, 1, 28, 28)."""
+    widths = (PIXELS, HIDDEN, HIDDEN, HIDDEN)
+    layers: list[nn.Module] = [nn.Linear(a, b) for a, b in pairwise(widths)]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(HIDDEN, CLASSES))
+
+
+def norm_mlp(curve: Callable[[], nn.Module], dropout: float) -> nn.Sequential:
+    """784-1024-1024-1024-10 with batch norm after each hidden layer; input (N, 1, 28, 28)."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    before = PIXELS
+    for _ in range(3):
+        layers += [nn.Linear(before, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), curve(), nn.Dropout(dropout)]
+        before = HIDDEN
+    return nn.Sequential(*layers, nn.Linear(HIDDEN, CLASSES))
+
+
+def block_net(order: Literal["norm-first", "conv-first"]) -> nn.Sequential:
+    """32-32-M-64-64-M-128-128-M-256-10 as :func:`vgg_like`, of blocks for binary convolutions; (N, 3, 32, 32).
+
+    The first convolution and the last layer are as there; the linear layer between has its batch norm before it
+    (``norm-first``) or after it.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1, bias=False)]
+    if order == "conv-first":
+        layers += [nn.BatchNorm2d(32), nn.Hardtanh()]
+    for before, width, pool in ((32, 32, 2), (32, 64, 1), (64, 64, 2), (64, 128, 1), (128, 128, 2)):
+        layers.append(BinaryBlock(before, width, order=order, pool=pool))
+    features = 128 * 4 * 4
+    hidden = nn.Linear(features, 256, bias=False)
+    if order == "norm-first":
+        tail: list[nn.Module] = [nn.BatchNorm1d(features), hidden, nn.ReLU(), nn.BatchNorm1d(256)]
+    else:
+        tail = [hidden, nn.BatchNorm1d(256), nn.Hardtanh()]
+    return nn.Sequential(*layers, nn.Flatten(), *tail, nn.Linear(256, CLASSES))
+
+
+def clipped_net() -> nn.Sequential:
+    """:func:`vgg_like` whose hidden linear layer has a batch norm, so that all inputs of layers are of one size."""
+    net = vgg_like()
+    last = len(net) - 1
+    layers = list(net)
+    return nn.Sequential(*layers[: last - 1], nn.BatchNorm1d(256), *layers[last - 1 :])
+
+
+def squared_hinge(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean over classes of max(0, 1 - t y)^2 with t = 1 for the label, -1 for the others.
+
+    References
+    ----------
+    Tang 2013, arXiv:1306.0239.
+    """
+    targets = 2.0 * F.one_hot(labels, outputs.shape[1]).to(outputs.dtype) - 1.0
+    return (1 - targets * outputs).clamp(min=0).square().sum(1).mean()
+
+
+def scaled_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of outputs that are sums of many signs, divided by the root of their number."""
+    return F.cross_entropy(outputs / HIDDEN**0.5, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One net, one method, one way to train.
+
+    Parameters
+    ----------
+    data : {"mnist", "cifar10"}
+    build : callable
+        The net, drawn from torch's generator.
+    config : callable (steps of the first stage) -> MethodConfig, or None
+    epochs : tuple of int
+        Of each stage; each has a rate and a schedule of its own.
+    rates : tuple of float
+    optimizer : {"adam", "one-cycle"}
+        Adam with half a cosine to zero in each stage; SGD with Nesterov's momentum, the rate up and down once.
+    bipolar : bool
+        Whether inputs are +1 and -1: on which side of half grey a pixel is.
+    loss : callable (outputs, labels) -> Tensor
+    why : str
+        In a few words, for the table.
+    """
+
+    data: Literal["mnist", "cifar10"]
+    build: Callable[[], nn.Module]
+    config: Callable[[int], MethodConfig] | None = None
+    epochs: tuple[int, ...]
+    rates: tuple[float, ...]
+    optimizer: Literal["adam", "one-cycle"] = "adam"
+    bipolar: bool = False
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    why: str = ""
+
+
+def _vgg(config: MethodConfig | None, why: str, build: Callable[[], nn.Module] = vgg_like) -> Way:
+    return Way(
+        data="cifar10",
+        build=build,
+        config=None if config is None else lambda steps: config,
+        epochs=(EPOCHS,),
+        rates=(0.1,),
+        optimizer="one-cycle",
+        why=why,
+    )
+
+
+def _blocks(config: MethodConfig, order: Literal["norm-first", "conv-first"], why: str) -> Way:
+    return Way(
+        data="cifar10",
+        build=partial(block_net, order),
+        config=lambda steps: config,
+        epochs=(EPOCHS,),
+        rates=(5e-3,),
+        why=why,
+    )
+
+
+EPOCHS = 12
+"""Of every net for CIFAR-10."""
+
+WAYS: dict[str, Way] = {
+    "mlp/float": Way(
+        data="mnist", build=partial(norm_mlp, nn.ReLU, 0.2), epochs=(20,), rates=(1e-3,), why="batch norm, ReLU"
+    ),
+    "mlp/bnn": Way(
+        data="mnist",
+        build=partial(norm_mlp, nn.Hardtanh, 0.2),
+        config=lambda steps: BNNConfig(),
+        epochs=(20,),
+        rates=(3e-3,),
+        loss=squared_hinge,
+        why="inputs and weights are signs",
+    ),
+    "mlp/bitwise": Way(
+        data="mnist",
+        build=tangent_mlp,
+        config=lambda steps: BitwiseConfig(real_steps=steps),
+        epochs=(15, 20),
+        rates=(1e-3, 1e-3),
+        bipolar=True,
+        loss=scaled_entropy,
+        why="inputs, weights, biases and outputs are signs",
+    ),
+    "vgg/float": _vgg(None, "all real"),
+    "vgg/float-norm": _vgg(None, "all real", clipped_net),
+    "vgg/binaryconnect": _vgg(BinaryConnectConfig(), "weights are signs", clipped_net),
+    "vgg/bwn": _vgg(BWNConfig(), "weights are signs with a scale", clipped_net),
+    "vgg/bnn": _blocks(BNNConfig(), "conv-first", "inputs and weights are signs"),
+    "vgg/xnor-norm-first": _blocks(XNORConfig(), "norm-first", "signs, a scale; norm, sign, conv, pool"),
+    "vgg/xnor-conv-first": _blocks(XNORConfig(), "conv-first", "signs, a scale; conv, pool, norm, sign"),
+    "vgg/dorefa-8-8-8": _vgg(DoReFaConfig(weight_bits=8, input_bits=8, gradient_bits=8), "8 bits of all", clipped_net),
+    "vgg/dorefa-1-4-32": _vgg(DoReFaConfig(weight_bits=1, input_bits=4), "1-bit weights, 4-bit inputs", clipped_net),
+    "vgg/dorefa-1-2-6": _vgg(
+        DoReFaConfig(weight_bits=1, input_bits=2, gradient_bits=6), "1-bit weights, 2-bit inputs", clipped_net
+    ),
+    "vgg/dorefa-1-1-32": _vgg(DoReFaConfig(weight_bits=1, input_bits=1), "1-bit weights and inputs", clipped_net),
+}
+
+
+def steps_of_first_stage(way: Way, batches: int) -> int:
+    """Optimizer steps before the second stage."""
+    return way.epochs[0] * batches if len(way.epochs) > 1 else 0
+
+
+def bipolar(pictures: Tensor) -> Tensor:
+    """+1 where a pixel is at least half grey, else -1."""
+    return torch.where(pictures >= 0, 1.0, -1.0)
