@@ -128,6 +128,20 @@ def test_what_no_kernel_of_bits_takes_is_expanded(isa: str, binarize: bool, pad_
     same(graph, net)
 
 
+def test_a_relu_or_a_sign_before_the_next_sign_is_folded(isa: str) -> None:
+    """ReLU and a batch norm behind it; a sign before a pool and a flattening."""
+    make = Maker(7, (2, 40, 8, 8))
+    y = batch_norm(make, make.op("relu", conv(make, "x0", 40, 40)), 40)
+    y = make.op("sign", conv(make, y, 40, 33))
+    y = make.op("max_pool2d", y, kernel_size=[2, 2], stride=[2, 2], padding=[0] * 4, dilation=[1, 1], ceil_mode=False)
+    y = linear(make, make.op("flatten", y, start_dim=1, end_dim=3), 33 * 16, 9)
+    graph = make.graph(y)
+    net = compiled(graph, isa, 2)
+    assert sum("became a threshold" in note for note in net.plan.notes) == 2
+    assert sum(name.startswith("sign_conv_bits") for name in kernels(net)) == 2
+    same(graph, net)
+
+
 @pytest.mark.parametrize("planes", [(1, 1), (1, 2), (1, 2, 4)])
 def test_weights_of_several_planes(isa: str, planes: tuple[int, ...]) -> None:
     """Of inputs that are signs, and of others; to floats, and through a fold to signs."""

@@ -94,6 +94,13 @@ class DoReFaConfig(FewBitsConfig):
         odd = 2 * ((real.detach() + top) / 2).round() - top
         return straight(real, odd), weight.new_full((1,), inputs / top)
 
+    def unit(self, layer: LatentLayer) -> float:
+        """The largest tangent, which the weights of more than one bit are divided by, and the inputs' levels."""
+        inputs = float(self.levels_in or 1)
+        if self.weight_bits in (1, FLOAT):
+            return inputs
+        return inputs * float(layer.weight.detach().tanh().abs().max())
+
     def give_outputs(self, y: Tensor, layer: LatentLayer) -> Tensor:
         """The sums; their gradients have few bits."""
         if self.gradient_bits == FLOAT or not layer.training:

@@ -76,6 +76,10 @@ class FewBitsConfig(MethodConfig):
         """Why the method does not serve a layer; empty if it does."""
         return ""
 
+    def unit(self, layer: LatentLayer) -> float:
+        """Size of a real weight that levels and scale have as 1; the scale may be that of inputs too."""
+        return 1.0
+
     def begin(self, layer: LatentLayer) -> None:
         """Give a new layer what it needs more than weight and bias."""
 
@@ -186,11 +190,11 @@ class LatentLayer(nn.Module):
             self.final = False
 
     def rebuilt(self) -> Tensor:
-        """The real weight that the layer stands for."""
+        """The real weight that the layer stands for, in the size of the one behind it."""
         levels, scale = self.levels()
-        if scale is None:
-            return levels
-        return levels * scale.reshape(-1, *[1] * (levels.dim() - 1))
+        if scale is not None:
+            levels = levels * scale.reshape(-1, *[1] * (levels.dim() - 1))
+        return levels * self.config.unit(self)
 
     def packed(self) -> nn.Module:
         """The layer of bits with the same outputs."""

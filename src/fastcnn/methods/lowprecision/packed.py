@@ -69,7 +69,9 @@ class _Packed(nn.Module):
     def weight(self) -> Tensor:
         """The real weight (O, ...) that this layer stands for, made anew on every reading."""
         levels = unpack_planes(self.bits, self.planes, self.fan_in)
-        return levels if self.scale is None else levels.to(self.scale.dtype) * self.scale[:, None]
+        if self.scale is None:
+            return levels
+        return levels.to(self.scale.dtype) * (self.scale * (self.levels_in or 1))[:, None]
 
     def _numbers(self) -> int:
         return sum(t.numel() for t in (self.scale, self.bias) if t is not None)

@@ -130,10 +130,20 @@ def _add_scalar(node: Node, p: Mapping[str, Array]) -> Function:
     return lambda x: x + value
 
 
+def _relu(node: Node, p: Mapping[str, Array]) -> Function:
+    return lambda x: np.maximum(x, np.float32(0))
+
+
+def _sign(node: Node, p: Mapping[str, Array]) -> Function:
+    return lambda x: np.where(x >= 0, np.float32(1), np.float32(-1))
+
+
 _STEPS: dict[str, Callable[[Node, Mapping[str, Array]], Function]] = {
     "batch_norm": _batch_norm,
     "scale_shift": _scale_shift,
     "clamp": _clamp,
+    "relu": _relu,
+    "sign": _sign,
     "mul_scalar": _mul_scalar,
     "add_scalar": _add_scalar,
 }
