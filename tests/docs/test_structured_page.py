@@ -103,7 +103,11 @@ def test_fine_tuned_nets_are_shown_beside_the_dense_one(tool: ModuleType) -> Non
             {"way": "scheme-2", "fewer": 2.5, "drop": 0.5, "drop_is": "points", "passed": False, **gate}
             | {"accuracy": spread(85.5, 0.2)},
         ],
-        "runs": [{"settings": {"epochs": 6}}],
+        "runs": [
+            {"name": name, "seed": seed, "accuracy": 86.0 - lost * (seed + 1), "settings": {"epochs": 6}}
+            for name, lost in (("dense", 0.0), ("tucker", 0.5))
+            for seed in (0, 1)
+        ],
         "ranks": {"speedup": 1.1},
     }
     text = tool.conv_net(record)
@@ -111,6 +115,7 @@ def test_fine_tuned_nets_are_shown_beside_the_dense_one(tool: ModuleType) -> Non
     assert "| scheme-2 | 2.50x | multiply-adds | 84.00 | 85.50 ± 0.20 | 86.00 |" in text
     assert "3 seeds where a spread is given" in " ".join(text.split())
     assert "runs 1.1 times as fast" in text
+    assert "Tucker-2 loses 0.50 and 1.00 points" in text
 
 
 def test_sections_stand_in_one_order_and_only_with_their_records(tool: ModuleType) -> None:
