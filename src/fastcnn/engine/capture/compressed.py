@@ -29,9 +29,10 @@ def _bias(a: Arguments) -> Constant | None:
 
 def _window(a: Arguments) -> dict[str, Any]:
     """How a 2-d convolution walks, in the graph's words."""
+    padding = spread(a["padding"], 2) * 2 if len(a["padding"]) < 4 else [int(side) for side in a["padding"]]
     return {
         "stride": spread(a["stride"], 2),
-        "padding": spread(a["padding"], 2) * 2,
+        "padding": padding,
         "dilation": spread(a["dilation"], 2),
         "groups": int(a["groups"]),
     }

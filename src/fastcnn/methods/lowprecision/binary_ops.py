@@ -151,6 +151,12 @@ def _scaled(sums: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     return sums if bias is None else sums + bias.reshape(shape)
 
 
+def _sides(padding: Sequence[int]) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right."""
+    top, left = padding[0], padding[1]
+    return (top, left, padding[2], padding[3]) if len(padding) == 4 else (top, left, top, left)
+
+
 @torch.library.custom_op("fastcnn::binary_conv2d", mutates_args=())
 def binary_conv2d(
     x: Tensor,
@@ -175,7 +181,7 @@ def binary_conv2d(
         From :func:`pack_planes` of a weight (O, C / groups, kh, kw).
     scale, bias : Tensor, shape (O,), optional
     padding : sequence of int
-        Rows above and below, columns left and right.
+        Rows above and below, columns left and right; or top, left, bottom, right.
     planes : sequence of int
         Factors of the m planes; [1] for weights of +-1.
     binarize : bool
@@ -196,7 +202,8 @@ def binary_conv2d(
     if binarize:
         x = sign(x)
     around = float(pad_value) if binarize else 0.0
-    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), value=around)
+    top, left, bottom, right = _sides(padding)
+    x = F.pad(x, (left, right, top, bottom), value=around)
     return _scaled(F.conv2d(x, weight, None, tuple(stride), 0, tuple(dilation), groups), scale, bias)
 
 
@@ -216,7 +223,9 @@ def _(
     pad_value: int,
 ) -> Tensor:
     weight = x.new_empty(bits.shape[0] // len(planes), x.shape[1] // groups, *kernel_size)
-    return F.conv2d(x, weight, None, tuple(stride), tuple(padding), tuple(dilation), groups)
+    top, left, bottom, right = _sides(padding)
+    x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(x, weight, None, tuple(stride), 0, tuple(dilation), groups)
 
 
 @torch.library.custom_op("fastcnn::binary_linear", mutates_args=())

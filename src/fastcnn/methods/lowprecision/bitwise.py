@@ -16,7 +16,7 @@ from fastcnn.methods.contract import check_count, check_range
 from fastcnn.methods.lowprecision.binary_ops import sign
 from fastcnn.methods.lowprecision.bnn import ONE_CHANNEL, check_flag
 from fastcnn.methods.lowprecision.latent import FewBitsConfig, LatentLayer
-from fastcnn.methods.lowprecision.quantizers import straight, ternary
+from fastcnn.methods.lowprecision.quantizers import straight, ternary, through_hard_tanh
 from fastcnn.methods.lowprecision.session import FewBitsSession
 from fastcnn.methods.registry import register_method
 
@@ -61,6 +61,11 @@ class BitwiseConfig(FewBitsConfig):
         check_count("real_steps", self.real_steps, 0)
         check_flag("inputs", self.inputs)
         check_flag("outputs", self.outputs)
+
+    @property
+    def clips_biases(self) -> bool:
+        """Biases become signs, as weights do."""
+        return True
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -113,8 +118,7 @@ class BitwiseConfig(FewBitsConfig):
             return y
         if self.is_real(layer):
             return y.tanh()
-        signs: Tensor = sign(y / math.sqrt(layer.weight[0].numel()))
-        return signs
+        return through_hard_tanh(y / math.sqrt(layer.weight[0].numel()), sign(y))
 
     def signs_out(self, layer: LatentLayer) -> bool:
         """All layers but the last."""
@@ -128,9 +132,7 @@ class BitwiseConfig(FewBitsConfig):
             layer.weight.tanh_()
             if layer.bias is not None:
                 layer.bias.tanh_()
-        layer.weight.clamp_(-1.0, 1.0)
-        if layer.bias is not None:
-            layer.bias.clamp_(-1.0, 1.0)
+        super().after_step(layer)
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:

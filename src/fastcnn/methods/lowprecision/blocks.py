@@ -59,8 +59,8 @@ class BinaryBlock(nn.Module):
     in_channels, out_channels : int
     kernel_size, stride : int
     order : {"norm-first", "conv-first"}
-        Batch norm, convolution, ReLU, pool; or convolution, batch norm, pool, clamp to [-1, 1], as the first binary
-        nets had it. The sign is the convolution's own.
+        Batch norm, convolution, ReLU, pool; or convolution, batch norm, clamp to [-1, 1], pool. The sign is the
+        convolution's own.
     pool : int
         Size and stride of a max pool; 1 for none.
     shortcut : bool
@@ -93,6 +93,10 @@ class BinaryBlock(nn.Module):
         check_count("pool", pool, 1)
         if shortcut and order == "norm-first":
             raise ValueError("a shortcut ends after batch norm: it needs order='conv-first'")
+        if shortcut and kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size={kernel_size} changes the size of the map, which a shortcut does not: odd ones"
+            )
         self.order = order
         self.norm = nn.BatchNorm2d(in_channels if order == "norm-first" else out_channels)
         self.threshold = ChannelShift(in_channels) if rsign else None
@@ -105,7 +109,7 @@ class BinaryBlock(nn.Module):
             self.curve = nn.ReLU() if order == "norm-first" else nn.Hardtanh()
         self.shortcut: nn.Module | None = None
         if shortcut:
-            steps: list[nn.Module] = [nn.AvgPool2d(stride)] if stride > 1 else []
+            steps: list[nn.Module] = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
             if in_channels != out_channels:
                 steps += [nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)]
             self.shortcut = nn.Sequential(*steps)
@@ -115,14 +119,9 @@ class BinaryBlock(nn.Module):
         if self.order == "norm-first":
             z: Tensor = self.curve(self._convolve(self.norm(x)))
             return z if self.pool is None else F.max_pool2d(z, self.pool.kernel_size)
-        y = self._convolve(x)
-        y = y if self.pool is None else self.pool(y)
-        y = self.norm(y)
-        if self.shortcut is not None:
-            kept = self.shortcut(x)
-            y = y + (kept if self.pool is None else F.avg_pool2d(kept, self.pool.kernel_size))
-        z = self.curve(y)
-        return z
+        y = self.norm(self._convolve(x))
+        z = self.curve(y if self.shortcut is None else y + self.shortcut(x))
+        return z if self.pool is None else F.max_pool2d(z, self.pool.kernel_size)
 
     def _convolve(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x if self.threshold is None else self.threshold(x))

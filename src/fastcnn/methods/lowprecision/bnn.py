@@ -62,9 +62,14 @@ class SignsConfig(FewBitsConfig):
             check_flag(name, getattr(self, name))
         if not (self.inputs or self.weights or self.outputs):
             raise ValueError("inputs, weights and outputs are all False: nothing would become signs")
-        check_choice("pad_value", self.pad_value, (1, -1, 0))  # type: ignore[arg-type]
+        check_count("pad_value", self.pad_value, -1, 1)
         check_choice("estimator", self.estimator, ("hard-tanh", "polynomial"))
         check_count("weights_from", self.weights_from, 0)
+
+    @property
+    def clips(self) -> bool:
+        """Weights that stay real are left alone."""
+        return self.weights
 
     @property
     def signs_in(self) -> bool:
@@ -86,10 +91,9 @@ class SignsConfig(FewBitsConfig):
         """Signs of the inputs, if they count by them."""
         return self._signs(x, layer) if self.inputs else x
 
-    def _signs(self, x: Tensor, layer: LatentLayer) -> Tensor:
+    def _signs(self, x: Tensor, layer: LatentLayer, *more: int) -> Tensor:
         if layer.training and self.stochastic_inputs:
-            first = layer.seen(len(x))
-            drawn = [stochastic_sign(part, layer.generator(first + k)) for k, part in enumerate(x)]
+            drawn = [stochastic_sign(part, layer.generator(layer.first + k, *more)) for k, part in enumerate(x)]
             return torch.stack(drawn) if drawn else x
         signs: Tensor = polynomial_sign(x) if self.estimator == "polynomial" else sign(x)
         return signs
@@ -108,7 +112,7 @@ class SignsConfig(FewBitsConfig):
 
     def give_outputs(self, y: Tensor, layer: LatentLayer) -> Tensor:
         """Signs, if outputs are to be, except of the last linear layer."""
-        return self._signs(y, layer) if self.signs_out(layer) else y
+        return self._signs(y, layer, 1) if self.signs_out(layer) else y
 
     def signs_out(self, layer: LatentLayer) -> bool:
         """Whether the layer ends in a sign."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastcnn.methods.contract import check_count
 from fastcnn.methods.lowprecision.binary_ops import quantize, sign
+from fastcnn.methods.lowprecision.bnn import ONE_CHANNEL
 from fastcnn.methods.lowprecision.latent import FewBitsConfig, LatentLayer
 from fastcnn.methods.lowprecision.quantizers import quantized_gradient, straight
 from fastcnn.methods.lowprecision.session import FewBitsSession
@@ -48,9 +49,6 @@ class DoReFaConfig(FewBitsConfig):
     """
 
     method: ClassVar[str] = "dorefa"
-    clips: ClassVar[bool] = False
-    """The tangent bounds what weights do; its gradient falls by itself."""
-
     weight_bits: int = 1
     input_bits: int = 2
     gradient_bits: int = 32
@@ -59,6 +57,11 @@ class DoReFaConfig(FewBitsConfig):
         super().__post_init__()
         for name in ("weight_bits", "input_bits", "gradient_bits"):
             _check_bits(name, getattr(self, name))
+
+    @property
+    def clips(self) -> bool:
+        """The tangent bounds what weights do; its gradient falls by itself."""
+        return False
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -105,7 +108,7 @@ class DoReFaConfig(FewBitsConfig):
         """The sums; their gradients have few bits."""
         if self.gradient_bits == FLOAT or not layer.training:
             return y
-        first = layer.seen(len(y))
+        first = layer.first
         return quantized_gradient(y, self.gradient_bits, lambda place: layer.generator(first + place))
 
     def finished(self, layer: LatentLayer) -> nn.Module:
@@ -113,7 +116,14 @@ class DoReFaConfig(FewBitsConfig):
         return layer.packed() if self.weight_bits < FLOAT else layer
 
     def why_not(self, layer: nn.Conv2d | nn.Linear) -> str:
-        """Nothing to do for a layer if weights and inputs stay real."""
+        """Nothing to do for a layer if all stays real; layers that see one channel are for int8."""
+        if (
+            self.weight_bits == 1
+            and isinstance(layer, nn.Conv2d)
+            and layer.groups > 1
+            and layer.groups == layer.in_channels
+        ):
+            return ONE_CHANNEL
         real = self.weight_bits == self.input_bits == self.gradient_bits == FLOAT
         return "weights, inputs and gradients are all left real" if real else ""
 

@@ -20,6 +20,8 @@ from fastcnn.methods.dense import check_fits, conv_arguments, linear_arguments
 from fastcnn.methods.lowprecision.packed import BinaryConv2d, BinaryLinear, box_mean, padded
 from fastcnn.methods.skips import check_skip
 
+SHORTCUTS = ("*shortcut*", "*downsample*")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FewBitsConfig(MethodConfig):
@@ -30,13 +32,13 @@ class FewBitsConfig(MethodConfig):
     skip : sequence of {"first_conv", "last_linear", "depthwise"}
         Layers left as they are; () takes them too.
     exclude : sequence of glob patterns
-        More of them.
+        More of them; by default what stands in a shortcut, which is to stay real.
     seed : int
         Of whatever is random in training: the same for every division of a step into batches.
     """
 
     skip: tuple[str, ...] | str = ("first_conv", "last_linear")
-    exclude: tuple[str, ...] | str = ()
+    exclude: tuple[str, ...] | str = SHORTCUTS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,8 +46,15 @@ class FewBitsConfig(MethodConfig):
         object.__setattr__(self, "exclude", check_patterns("exclude", self.exclude))
         check_count("seed", self.seed, 0)
 
-    clips: ClassVar[bool] = True
-    """Whether latent weights are kept in [-1, 1] after every step: beyond, they would only grow and cease to flip."""
+    @property
+    def clips(self) -> bool:
+        """Whether latent weights are kept in [-1, 1] after every step: beyond, they would only grow and not flip."""
+        return True
+
+    @property
+    def clips_biases(self) -> bool:
+        """The same of biases."""
+        return False
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -105,9 +114,11 @@ class FewBitsConfig(MethodConfig):
         return False
 
     def after_step(self, layer: LatentLayer) -> None:
-        """Called after each optimizer step, without gradients."""
+        """Called after each optimizer step, without gradients, for one of the layers that share a weight."""
         if self.clips:
             layer.weight.clamp_(-1.0, 1.0)
+        if self.clips_biases and layer.bias is not None:
+            layer.bias.clamp_(-1.0, 1.0)
 
     def finished(self, layer: LatentLayer) -> nn.Module:
         """What a layer becomes when training ends."""
@@ -127,8 +138,8 @@ class LatentLayer(nn.Module):
         Place among the session's layers, for what is random.
     last : bool
         Whether this is the model's last linear layer.
-    samples : int
-        Inputs seen since the last step, so that what is random does not depend on batches.
+    first : int
+        Inputs seen in this step before those of the present pass, so that what is random does not depend on batches.
     final : bool
         Whether a schedule is to be taken as run to its end.
     """
@@ -143,24 +154,21 @@ class LatentLayer(nn.Module):
         # Parameters, which typing knows as tensors.
         self._parameters.update(weight=dense._parameters["weight"], bias=dense._parameters["bias"])
         self.config, self.index, self.last = config, index, last
-        self.steps = self.samples = 0
+        self.steps = self._samples = self.first = 0
         self.final = False
         self.train(dense.training)
         config.begin(self)
 
     def advance(self) -> None:
         """The optimizer has made a step."""
-        with torch.no_grad():
-            self.steps += 1
-            self.samples = 0
-            self.config.after_step(self)
+        self.steps += 1
+        self._samples = 0
 
-    def seen(self, count: int) -> int:
-        """Take note of so many inputs; returns how many came before them in this step."""
-        before = self.samples
+    def _count(self, x: Tensor) -> None:
+        """Take note of a batch of inputs."""
+        self.first = self._samples
         if self.training:
-            self.samples += count
-        return before
+            self._samples += len(x)
 
     def generator(self, *more: int) -> torch.Generator:
         """A generator of this step of this layer on its device."""
@@ -251,6 +259,7 @@ class LatentConv2d(LatentLayer, nn.Conv2d):
         check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.weight.dtype)
         whole = input.unsqueeze(0) if input.dim() == 3 else input
         check_fits(name, whole, self.kernel_size, self.dilation, pads)
+        self._count(whole)
         # Modes that repeat the map do so with what is multiplied as well as with the inputs.
         x = padded(self.config.take_inputs(whole, self), pads, self.padding_mode, self.config.pads_with)
         levels, scale = self.config.take_weight(self)
@@ -287,6 +296,7 @@ class LatentLinear(LatentLayer, nn.Linear):
         check_input(
             input, layer=type(self).__name__, channels=self.in_features, axis=-1, ranks=(), dtype=self.weight.dtype
         )
+        self._count(input)
         levels, scale = self.config.take_weight(self)
         x = self.config.take_inputs(input, self)
         sums = F.linear(x, levels.to(x.dtype))
@@ -311,7 +321,7 @@ def latent_layers(model: nn.Module) -> list[tuple[str, LatentLayer]]:
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float = 0.0, *, glorot: bool = False
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer that decay no clipped latent weight: decay pulls it to 0, where it flips for nothing.
+    """Groups for an optimizer that decay no clipped latent weight or bias: pulled to 0, it would flip for nothing.
 
     Parameters
     ----------
@@ -328,10 +338,14 @@ def parameter_groups(
     Courbariaux, Bengio and David 2015, arXiv:1511.00363, section 2.5.
     """
     latent = {id(layer.weight): layer for _, layer in latent_layers(model) if layer.config.clips}
+    kept = {id(layer.bias) for _, layer in latent_layers(model) if layer.config.clips_biases}
     groups: list[dict[str, Any]] = []
     rest: list[nn.Parameter] = []
     for parameter in _trained(model.parameters()):
         layer = latent.get(id(parameter))
+        if id(parameter) in kept:
+            groups.append({"params": [parameter], "lr": lr, "weight_decay": 0.0})
+            continue
         if layer is None:
             rest.append(parameter)
             continue

@@ -34,9 +34,9 @@ def box_mean(x: Tensor, conv: Any) -> Tensor:
     sizes = x.abs().reshape(len(x), groups, -1, *x.shape[2:]).mean(2) if groups > 1 else x.abs().mean(1, keepdim=True)
     sizes = padded(sizes, conv._reversed_padding_repeated_twice, conv.padding_mode, 0.0)
     kernel = conv.kernel_size
-    even = torch.full((groups, 1, *kernel), 1.0 / (kernel[0] * kernel[1]), dtype=x.dtype, device=x.device)
-    means = F.conv2d(sizes, even, None, conv.stride, 0, conv.dilation, groups)
-    return means.repeat_interleave(conv.out_channels // groups, 1) if groups > 1 else means
+    outputs = conv.out_channels if groups > 1 else 1
+    even = torch.full((outputs, 1, *kernel), 1.0 / (kernel[0] * kernel[1]), dtype=x.dtype, device=x.device)
+    return F.conv2d(sizes, even, None, conv.stride, 0, conv.dilation, groups)
 
 
 class _Packed(nn.Module):
@@ -185,21 +185,19 @@ class BinaryConv2d(ConvLike, _Packed):
         check_input(input, layer=name, channels=self.in_channels, axis=-3, ranks=(3, 4), dtype=self.dtype)
         whole = input.unsqueeze(0) if input.dim() == 3 else input
         self.check_fits(whole)
-        x, inner = self._taken(whole), self.inner_padding
-        if inner == (0, 0) and any(self._pads):
-            # Signs first, so that a zero around them stays what it is.
-            x = padded(sign(x) if self.signs_in else x, self._pads, self.padding_mode, self._around)
+        x, sides = self._taken(whole), [0, 0, 0, 0]
+        left, right, top, bottom = self._pads
+        if self.padding_mode == "zeros":
+            sides = [top, left, bottom, right]
+        else:
+            x = padded(x, self._pads, self.padding_mode, 0.0)
         scale, bias = self._given()
         y: Tensor = torch.ops.fastcnn.binary_conv2d(
-            x, self.bits, scale, bias, list(self.kernel_size), list(self.stride), list(inner), list(self.dilation),
+            x, self.bits, scale, bias, list(self.kernel_size), list(self.stride), sides, list(self.dilation),
             self.groups, self.planes, self.signs_in, self.pad_value,
         )  # fmt: skip
         y = self._finish(y, box_mean(whole, self) if self.box else None, (-1, 1, 1))
         return y.squeeze(0) if input.dim() == 3 else y
-
-    @property
-    def _around(self) -> int:
-        return self.pad_value if self.signs_in else 0
 
     def extra_repr(self) -> str:
         """Arguments of ``nn.Conv2d``, then what the bits are."""

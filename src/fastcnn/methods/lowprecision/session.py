@@ -11,6 +11,7 @@ from torch import nn
 from fastcnn.methods.contract import LayerReport, check_finite, relative_error
 from fastcnn.methods.lowprecision.latent import FewBitsConfig, LatentConv2d, LatentLayer, LatentLinear
 from fastcnn.methods.lowprecision.packed import BinaryConv2d, BinaryLinear
+from fastcnn.methods.pruning.masking import absorb_torch_prune
 from fastcnn.methods.replace import dense_bytes, swap
 from fastcnn.methods.skips import exclusions, last_linear
 
@@ -29,7 +30,7 @@ class FewBitsSession:
     Raises
     ------
     ValueError
-        If a weight is NaN or Inf.
+        If a weight or bias is NaN or Inf.
     """
 
     serves: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv2d, nn.Linear)
@@ -37,6 +38,7 @@ class FewBitsSession:
     def __init__(self, model: nn.Module, config: FewBitsConfig, layers: Sequence[str]) -> None:
         self.model, self.config = model, config
         self.reports: list[LayerReport] = []
+        absorb_torch_prune(model)
         reasons, last = exclusions(model, config.skip, config.exclude), last_linear(model)
         modules = dict(model.named_modules())
         self._names = list(layers)
@@ -49,7 +51,7 @@ class FewBitsSession:
             if why:
                 self._declined[name] = why
                 continue
-            check_finite(dense.weight, f"weight of layer {name!r}")
+            _check(name, dense)
             if isinstance(dense, nn.Conv2d):
                 self._layers[name] = LatentConv2d.of(dense, config, index, name == last)
             else:
@@ -58,11 +60,18 @@ class FewBitsSession:
 
     def step(self) -> None:
         """Call after every optimizer step: latent weights are clipped, schedules go on."""
+        done: set[int] = set()
         for layer in self._layers.values():
             layer.advance()
+            if id(layer.weight) not in done:
+                done.add(id(layer.weight))
+                with torch.no_grad():
+                    self.config.after_step(layer)
 
     def finish(self) -> nn.Module:
-        """Replace latent layers by what inference needs."""
+        """Replace latent layers by what inference needs; ValueError if a weight became NaN or Inf."""
+        for name, layer in self._layers.items():
+            _check(name, layer)
         made = {name: self.config.finished(layer) for name, layer in self._layers.items()}
         swap(self.model, {id(layer): made[name] for name, layer in self._layers.items()})
         self.reports = [self._report(name, made.get(name)) for name in self._names]
@@ -102,3 +111,9 @@ class FewBitsSession:
             bytes_after=after[2],
             weight_error=error,
         )
+
+
+def _check(name: str, layer: Any) -> None:
+    check_finite(layer.weight, f"weight of layer {name!r}")
+    if layer.bias is not None:
+        check_finite(layer.bias, f"bias of layer {name!r}")

@@ -64,6 +64,10 @@ class XNORConfig(SignsConfig):
         check_flag("center", self.center)
         if self.gradient == "paper" and self.alpha != "mean":
             raise ValueError(f"gradient='paper' is that of alpha='mean', not of alpha={self.alpha!r}")
+        if self.gradient == "paper" and self.stochastic_weights:
+            raise ValueError(
+                "gradient='paper' is that of signs, not of signs drawn at random: stochastic_weights=False"
+            )
         if self.beta and not self.inputs:
             raise ValueError("beta scales sums of signs: it needs inputs=True")
 
