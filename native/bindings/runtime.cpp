@@ -16,6 +16,7 @@
 #include "kernels/bits/bits.h"
 #include "kernels/direct/direct.h"
 #include "kernels/fft/fft.h"
+#include "kernels/int8/int8.h"
 #include "kernels/spectral/spectral.h"
 #include "kernels/winograd/winograd.h"
 #include "runtime/net.h"
@@ -31,7 +32,7 @@ using OutArray = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 int64_t get_int(const nb::dict& d, const char* key) { return nb::cast<int64_t>(d[key]); }
 
 // {"space", "index", "offset", "dims", "blocked", "border": [t, l, b, r], "nchw": [4], "image": stride override or 0,
-//  "rows": of a band, else 0, "bits": whether it is a map of signs}
+//  "rows": of a band, else 0, "element": "float", "signs" or "bytes"}
 Tensor parse_tensor(const nb::dict& d, int lanes) {
   Tensor t;
   const std::string space = nb::cast<std::string>(d["space"]);
@@ -54,9 +55,10 @@ Tensor parse_tensor(const nb::dict& d, int lanes) {
   t.c = nchw[1];
   t.h = nchw[2];
   t.w = nchw[3];
-  t.bits = nb::cast<bool>(d["bits"]);
-  t.lanes = t.bits ? (t.c + 31) / 32 : t.blocked ? lanes : 1;
-  t.blocks = t.bits ? 1 : t.blocked ? (t.c + lanes - 1) / lanes : t.c;
+  const std::string element = nb::cast<std::string>(d["element"]);
+  t.element = element == "signs" ? Element::kSigns : element == "bytes" ? Element::kBytes : Element::kFloat;
+  t.lanes = t.blocked ? lanes_of(t.element, t.c, lanes) : 1;
+  t.blocks = !t.floats() ? 1 : t.blocked ? (t.c + lanes - 1) / lanes : t.c;
   t.rows = static_cast<int>(get_int(d, "rows"));
   t.set_strides(get_int(d, "image"));
   return t;
@@ -172,6 +174,15 @@ void bind_runtime(nb::module_& m) {
         return all;
       },
       nb::arg("isa"), "(channel vectors, pixels) of the convolutions of signs, best first");
+  m.def(
+      "int8_tiles",
+      [](const std::string& isa) {
+        const Int8Kernels& k = int8_kernels(isa_from_name(isa));
+        nb::list all;
+        for (int i = 0; i < k.tile_count; ++i) all.append(nb::make_tuple(k.tiles[i].vectors, k.tiles[i].pixels));
+        return all;
+      },
+      nb::arg("isa"), "(channel vectors, pixels) of the convolutions of bytes, best first");
   m.def(
       "tile_group", [](const std::string& isa) { return tile_kernels(isa_from_name(isa)).tile; }, nb::arg("isa"),
       "tiles that the product of tile forms keeps in registers at once");

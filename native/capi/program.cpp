@@ -75,9 +75,9 @@ Tensor read_tensor(Cursor& c, int lanes) {
   if (space > 3) bad_program("a tensor lives in memory " + std::to_string(space) + ": allowed are 0, 1, 2, 3");
   t.space = space == 3 ? Space::kBand : static_cast<Space>(space);
   const int layout = c.value<uint8_t>("a tensor");
-  if (layout > 2) bad_program("a tensor's layout is " + std::to_string(layout) + ": allowed are 0, 1 and 2");
+  if (layout > 3) bad_program("a tensor's layout is " + std::to_string(layout) + ": allowed are 0, 1, 2 and 3");
   t.blocked = layout != 0;
-  t.bits = layout == 2;
+  t.element = layout == 2 ? Element::kSigns : layout == 3 ? Element::kBytes : Element::kFloat;
   const auto small = [&](uint32_t least) {
     const uint32_t v = c.value<uint32_t>("a tensor");
     if (v < least || v > INT32_MAX / 2) bad_program("a tensor has an extent of " + std::to_string(v));
@@ -89,8 +89,8 @@ Tensor read_tensor(Cursor& c, int lanes) {
   for (int* extent : {&t.n, &t.c, &t.h, &t.w}) *extent = small(1);
   const int64_t image = c.value<int64_t>("a tensor");
   t.dims = c.list("a tensor", kMostRank);
-  t.lanes = t.bits ? (t.c + 31) / 32 : t.blocked ? lanes : 1;
-  t.blocks = t.bits ? 1 : t.blocked ? (t.c + lanes - 1) / lanes : t.c;
+  t.lanes = t.blocked ? lanes_of(t.element, t.c, lanes) : 1;
+  t.blocks = !t.floats() ? 1 : t.blocked ? (t.c + lanes - 1) / lanes : t.c;
   if (t.space == Space::kBand) {
     if (image < 1 || image > INT32_MAX / 2) bad_program("a band has room for " + std::to_string(image) + " rows");
     t.rows = static_cast<int>(image);

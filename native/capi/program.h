@@ -18,10 +18,9 @@
 //                         u32 attributes, of each: text key, u8 kind, f64 | list | text (kinds 0, 1, 2)
 //                         u32 weights, of each: text key, list dims, u64 offset in the weights, u32 CRC-32
 //   u32 groups,  of each: u32 first step, u32 last step, u32 rows of a band: runtime/group.h (since version 2)
-//   TENSOR:      u8 space (0 arena, 1 input, 2 output, 3 band), u8 layout (0 plain, 1 blocked, 2 bits: since version
-//   3),
-//                u32 index, i64 offset, u32 border[4] (top, left, bottom, right), u32 nchw[4], i64 image (0: dense; of
-//                a band: the rows there is room for), list dims
+//   TENSOR:      u8 space (0 arena, 1 input, 2 output, 3 band), u8 layout (0 plain, 1 blocked, 2 signs: since
+//                version 3, 3 bytes: since version 4), u32 index, i64 offset, u32 border[4] (top, left, bottom, right),
+//                u32 nchw[4], i64 image (0: dense; of a band: the rows there is room for), list dims
 #pragma once
 
 #include <string>
@@ -33,7 +32,7 @@
 
 namespace fastcnn {
 
-constexpr uint32_t kProgramVersion = 3;
+constexpr uint32_t kProgramVersion = 4;
 
 struct ExternalTensor {
   std::string name;

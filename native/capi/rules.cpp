@@ -101,7 +101,7 @@ void StepRule::memory(const Tensor& t, bool is_output) const {
   const bool own =
       t.space == Space::kArena || t.space == Space::kBand || t.space == (is_output ? Space::kOutput : Space::kInput);
   require(own, is_output ? "writes to memory it may not" : "reads from memory it may not");
-  require(!t.bits || signs, "has no use for a map of signs");
+  require(t.floats() || (t.signs() ? signs : bytes), "has no use for such a map");
   require(bounded_product({t.n, t.h, t.w}) < INT32_MAX / 2, "a map has too many pixels");
   require(bounded_product({t.blocks, t.lanes}) < INT32_MAX / 2, "a map has too many channels");
   int64_t count = 1;
@@ -122,7 +122,7 @@ void StepRule::memory(const Tensor& t, bool is_output) const {
     require(t.index == 0 && t.offset >= 0 && floats <= kMost && t.offset <= kMost, "lies outside the arena");
     require(static_cast<uint64_t>(t.offset + floats) <= p.arena_floats, "lies outside the arena");
     // Vector loads need whole blocks where blocks begin, and the planner begins every value on a cache line.
-    require(t.bits || (t.offset % t.lanes == 0 && t.image % t.lanes == 0), "is not aligned");
+    require(!t.floats() || (t.offset % t.lanes == 0 && t.image % t.lanes == 0), "is not aligned");
     return;
   }
   const std::vector<ExternalTensor>& all = is_output ? p.outputs : p.inputs;

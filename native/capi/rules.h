@@ -62,7 +62,8 @@ class StepRule {
   const Program& p;
   const StepSpec& s;
   int64_t packing = 0;  // floats held besides while the weights are packed
-  bool signs = false;   // whether its maps may be bits
+  bool signs = false;   // whether its maps may be of signs
+  bool bytes = false;   // or of bytes
 
  private:
   void memory(const Tensor& t, bool is_output) const;
@@ -105,5 +106,10 @@ int64_t block_circulant_rule(StepRule& r);
 int64_t signs_rule(StepRule& r);
 int64_t sign_pool_rule(StepRule& r);
 int64_t sign_conv_rule(StepRule& r);
+int64_t bytes_rule(StepRule& r);
+int64_t bytes_to_floats_rule(StepRule& r);
+int64_t byte_pool_rule(StepRule& r);
+int64_t int8_conv_rule(StepRule& r);
+int64_t int8_depthwise_rule(StepRule& r);
 
 }  // namespace fastcnn

@@ -18,7 +18,7 @@ int64_t signs_rule(StepRule& r) {
   r.signs = true;
   r.inputs(1);
   const Tensor &in = r.s.in[0], &out = r.s.out;
-  r.require(in.blocked && !in.bits && out.bits, "makes bits of a channel-blocked map");
+  r.require(in.blocked && in.floats() && out.signs(), "makes bits of a channel-blocked map");
   r.same_map(in, out);
   for (const char* key : {"scale", "shift"}) {
     if (r.s.weights.count(key) != 0) r.vector_weight(key, out.c);
@@ -30,7 +30,8 @@ int64_t sign_pool_rule(StepRule& r) {
   r.signs = true;
   r.inputs(1);
   const Tensor &in = r.s.in[0], &out = r.s.out;
-  r.require(in.bits && out.bits && in.n == out.n && in.c == out.c, "needs two maps of signs with the same channels");
+  r.require(in.signs() && out.signs() && in.n == out.n && in.c == out.c,
+            "needs two maps of signs with the same channels");
   r.list("kernel", 2, 1, kMostStep);
   r.list("stride", 2, 1, kMostStep);
   r.list("padding", 4, 0, kMostStep);
@@ -40,13 +41,13 @@ int64_t sign_pool_rule(StepRule& r) {
 
 int64_t sign_conv_rule(StepRule& r) {
   r.signs = true;
-  const bool to_bits = r.s.out.bits;
+  const bool to_bits = r.s.out.signs();
   r.inputs(to_bits ? 1 : r.epilogue(true, true));
   const Tensor &in = r.s.in[0], &out = r.s.out;
-  r.require(in.bits && out.blocked, "multiplies signs, to signs or to a channel-blocked map");
+  r.require(in.signs() && out.blocked, "multiplies signs, to signs or to a channel-blocked map");
   r.same_batch(in, out);
   if (r.s.in.size() == 2) {
-    r.require(r.s.in[1].blocked && !r.s.in[1].bits, "needs a channel-blocked residual");
+    r.require(r.s.in[1].blocked && r.s.in[1].floats(), "needs a channel-blocked residual");
     r.same_map(r.s.in[1], out);
   }
   const auto &kernel = r.list("kernel", 2, 1, kMostStep), &stride = r.list("stride", 2, 1, kMostStep),

@@ -200,18 +200,25 @@ void Net::release(Workspace* workspace) {
   freed_->notify_one();
 }
 
-// Zeroes the border of this thread's share of planes.
-static void clear_border(const RunContext& ctx, const Tensor& t) {
+// Fills the border of this thread's share of planes: with zeros, or with the bytes that stand for zero.
+static void clear_border(const RunContext& ctx, const Tensor& t, uint32_t word) {
+  const auto fill = [word](float* p, size_t count) {
+    if (word == 0) {
+      std::memset(p, 0, count * sizeof(float));
+      return;
+    }
+    for (size_t i = 0; i < count; ++i) std::memcpy(p + i, &word, sizeof word);
+  };
   int64_t begin, end;
   ctx.part(static_cast<int64_t>(t.n) * t.blocks, begin, end);
   for (int64_t i = begin; i < end; ++i) {
     float* plane = ctx.base(t) + i / t.blocks * t.image + i % t.blocks * t.plane;
     const size_t head = static_cast<size_t>(t.top * t.row + t.left * t.pixel);
-    std::memset(plane, 0, head * sizeof(float));
+    fill(plane, head);
     const size_t gap = static_cast<size_t>((t.left + t.right) * t.pixel);
     float* after = plane + head + t.w * t.pixel;
-    for (int y = 0; y + 1 < t.h; ++y, after += t.row) std::memset(after, 0, gap * sizeof(float));
-    std::memset(after, 0, static_cast<size_t>(t.right * t.pixel + t.bottom * t.row) * sizeof(float));
+    for (int y = 0; y + 1 < t.h; ++y, after += t.row) fill(after, gap);
+    fill(after, static_cast<size_t>(t.right * t.pixel + t.bottom * t.row));
   }
 }
 
@@ -239,7 +246,7 @@ void Net::execute(const Job& job, int thread, int threads) const {
         steps_[i]->run(ctx);
       }
       const Step& step = *steps_[i];
-      if (step.zero_border) clear_border(ctx, step.out);
+      if (step.zero_border) clear_border(ctx, step.out, step.border);
       clock.charge(i);
       ctx.sync();
       clock.skip();

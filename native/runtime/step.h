@@ -127,6 +127,7 @@ class Step {
   const Step* following = nullptr;  // the next step with weights to open, if any; set by the net
   Tensor out;
   bool zero_border = false;
+  uint32_t border = 0;  // what its words hold
 };
 
 using StepFactory = std::unique_ptr<Step> (*)(const StepSpec&);

@@ -32,6 +32,11 @@ std::unique_ptr<Step> make_block_circulant(const StepSpec&);
 std::unique_ptr<Step> make_signs(const StepSpec&);
 std::unique_ptr<Step> make_sign_conv(const StepSpec&);
 std::unique_ptr<Step> make_sign_pool(const StepSpec&);
+std::unique_ptr<Step> make_bytes(const StepSpec&);
+std::unique_ptr<Step> make_bytes_to_floats(const StepSpec&);
+std::unique_ptr<Step> make_byte_pool(const StepSpec&);
+std::unique_ptr<Step> make_int8_conv(const StepSpec&);
+std::unique_ptr<Step> make_int8_depthwise(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
   static const std::map<std::string, StepFactory> table = {
@@ -66,6 +71,11 @@ static const std::map<std::string, StepFactory>& factories() {
       {"signs", make_signs},
       {"sign_conv", make_sign_conv},
       {"sign_pool", make_sign_pool},
+      {"bytes", make_bytes},
+      {"bytes_to_floats", make_bytes_to_floats},
+      {"byte_pool", make_byte_pool},
+      {"int8_conv", make_int8_conv},
+      {"int8_depthwise", make_int8_depthwise},
   };
   return table;
 }
@@ -81,6 +91,7 @@ std::unique_ptr<Step> make_step(const StepSpec& spec) {
   std::unique_ptr<Step> step = it->second(spec);
   step->out = spec.out;
   step->zero_border = spec.out.has_border() && spec.integer("zero_border", 1) != 0;
+  step->border = static_cast<uint32_t>(spec.integer("border", 0) & 255) * 0x01010101u;
   return step;
 }
 

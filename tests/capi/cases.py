@@ -8,6 +8,7 @@ import numpy as np
 
 from fastcnn.engine.graph import Graph
 from fastcnn.engine.run.net import CompiledNet
+from tests.engine import int8_nets
 from tests.engine.binary_nets import batch_norm, conv, linear
 from tests.engine.nets import Maker, compiled, fuse
 from tests.engine.structured_nets import acdc, block_circulant, circulant, fastfood
@@ -153,6 +154,22 @@ def signs() -> Graph:
     return make.graph(linear(make, flat, 64 * 12 * 10, 7), make.op("sign", z))
 
 
+def small_numbers() -> Graph:
+    """Layers of 8 bits: bytes between them, pooled, with a residual of bytes and one of floats, read as floats too."""
+    make = Maker(12, (2, 3, 12, 10))
+    x = int8_nets.levels(make, make.op("relu", int8_nets.conv(make, "x0", 3, 24)), zero=0)
+    y = int8_nets.conv(make, x, 24, 24, groups=24, zero=0, bias=make.normal(24))
+    y = make.op("relu", make.op("add", int8_nets.conv(make, y, 24, 24, (1, 1)), x))
+    y = make.op(
+        "max_pool2d", y, kernel_size=[3, 2], stride=[2, 2], padding=[1, 0, 1, 1], dilation=[1, 1], ceil_mode=False
+    )
+    z = int8_nets.conv(make, y, 24, 40, dilation=(1, 2), padding=(1, 2, 1, 2))
+    w = int8_nets.conv(make, z, 40, 40, (1, 1))
+    w = make.op("add", make.op("hardswish", w), z)
+    flat = make.op("flatten", w, start_dim=1, end_dim=3)
+    return make.graph(int8_nets.linear(make, flat, 40 * 6 * 5, 7), make.op("sqrt", make.op("abs", x)))
+
+
 CASES: dict[str, Callable[[], Graph]] = {
     case.__name__: case
     for case in (
@@ -167,6 +184,7 @@ CASES: dict[str, Callable[[], Graph]] = {
         large_kernels,
         structured,
         signs,
+        small_numbers,
     )
 }
 

@@ -96,7 +96,7 @@ def test_another_kind_of_file_and_a_later_version(programs: dict[str, Path]) -> 
     data = programs["wave"].read_bytes()
     assert "does not begin like a fastcnn program" in str(refusal(b"\x89PNG" + bytes(200)))
     later = repaired(data[:8] + struct.pack("<I", 7) + data[12:])
-    assert "format is 7, this library reads 1 to 3: upgrade" in str(refusal(later))
+    assert "format is 7, this library reads 1 to 4: upgrade" in str(refusal(later))
 
 
 def test_an_instruction_set_the_host_lacks(programs: dict[str, Path]) -> None:

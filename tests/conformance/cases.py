@@ -119,6 +119,6 @@ def session_cases() -> list[tuple[str, int]]:
     return [
         (method.name, example)
         for method in list_methods()
-        if method.session is not None
+        if method.kind == "trained"
         for example in range(len(method.config.examples()))
     ]

@@ -501,7 +501,7 @@ def test_steps_say_what_is_missing() -> None:
     net = _native.Net("scalar", 1)
     tensor = {
         "space": "arena", "index": 0, "offset": 0, "dims": [1, 8, 4, 4], "blocked": True, "border": [0, 0, 0, 0],
-        "nchw": [1, 8, 4, 4], "image": 0, "rows": 0, "bits": False,
+        "nchw": [1, 8, 4, 4], "image": 0, "rows": 0, "element": "float",
     }  # fmt: skip
     with pytest.raises(ValueError, match="no step 'nonsense'"):
         net.add_step("nonsense", [tensor], tensor, {}, {})

@@ -123,6 +123,20 @@ def _quantize(n: Node, x: np.ndarray) -> np.ndarray:
     return ((level - a["zero"]) * a["step"]).astype(F64)
 
 
+def _int8(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
+    """Whole numbers in int64, then two roundings in float32."""
+    a = n.attrs
+    level = np.rint(x.astype(F32) * F32(a["factor"])) + F32(a["zero"])
+    level = np.where(level > 0, np.minimum(level, F32(255)), F32(0)).astype(np.int64) - a["zero"]
+    weight = p["weight"].astype(np.int64)
+    if n.op == "int8_linear":
+        sums = level @ weight.T
+    else:
+        sums = _conv(level, weight, None, a).astype(np.int64)
+    y = sums.astype(F32) * _per_channel(p["scale"], sums).astype(F32)
+    return (y + _per_channel(p["bias"], sums).astype(F32) if "bias" in p else y).astype(F64)
+
+
 def _binary(n: Node, p: dict, x: np.ndarray) -> np.ndarray:
     """Products of sums of signs with a map or its signs, the map surrounded by pad_value; scaled, or compared."""
     a = n.attrs
@@ -429,6 +443,8 @@ _OPS: dict[str, Callable[..., np.ndarray]] = {
     "conv_transpose2d": lambda n, p, x: _conv_transpose2d(x, p["weight"], p.get("bias"), n.attrs),
     "binary_conv2d": _binary,
     "binary_linear": _binary,
+    "int8_conv2d": _int8,
+    "int8_linear": _int8,
     "linear": lambda n, p, x: _linear(x, p["weight"], p.get("bias")),
     "codebook_conv2d": lambda n, p, x: _conv(x, _decode(p), p.get("bias"), n.attrs),
     "codebook_linear": lambda n, p, x: _linear(x, _decode(p), p.get("bias")),

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/step.h"
+#include "runtime/steps/row_step.h"
 
 namespace fastcnn {
 namespace {
@@ -26,29 +26,13 @@ Buffer per_channel(const StepSpec& spec, const char* key, int channels, float re
   return buffer;
 }
 
-// A step that makes each row of its output by itself.
-class RowStep : public Step {
- public:
-  void rows(const RunContext& ctx, int n, int row0, int row1) const override {
-    for (int y = row0; y < row1; ++y) row(ctx, n, y);
-  }
-
-  void run(const RunContext& ctx) const override {
-    int64_t begin, end;
-    ctx.part(static_cast<int64_t>(out.n) * out.h, begin, end);
-    for (int64_t i = begin; i < end; ++i) row(ctx, i / out.h, i % out.h);
-  }
-
- private:
-  virtual void row(const RunContext& ctx, int64_t n, int64_t y) const = 0;
-};
-
 // A blocked map to bits: -1 where scale * x + shift >= 0 does not hold.
 class SignsStep final : public RowStep {
  public:
   explicit SignsStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(bits_kernels(spec.isa)) {
     out = spec.out;
-    if (!in_.blocked || in_.bits || !out.bits) throw std::invalid_argument("signs: makes bits of a blocked map");
+    if (!in_.blocked || !in_.floats() || !out.signs())
+      throw std::invalid_argument("signs: makes bits of a blocked map");
     scale_ = per_channel(spec, "scale", out.c, 1.0f);
     shift_ = per_channel(spec, "shift", out.c, 0.0f);
   }
@@ -74,7 +58,7 @@ class SignPoolStep final : public RowStep {
  public:
   explicit SignPoolStep(const StepSpec& spec) : in_(spec.in.at(0)) {
     out = spec.out;
-    if (!in_.bits || !out.bits) throw std::invalid_argument("sign_pool: needs maps of bits");
+    if (!in_.signs() || !out.signs()) throw std::invalid_argument("sign_pool: needs maps of bits");
     const auto &kernel = spec.list("kernel", 2), &stride = spec.list("stride", 2), &padding = spec.list("padding", 4),
                &dilation = spec.list("dilation", 2);
     std::copy(kernel.begin(), kernel.end(), kernel_);
@@ -124,7 +108,7 @@ class SignConvStep final : public Step {
     groups_ = static_cast<int>(spec.integer("groups", 1));
     const FloatArray& w = spec.weight("weight");
     const int64_t taps = kernel[0] * kernel[1];
-    if (!in_.bits || !out.blocked || groups_ < 1 || in_.c % groups_ != 0 || out.c % groups_ != 0 ||
+    if (!in_.signs() || !out.blocked || groups_ < 1 || in_.c % groups_ != 0 || out.c % groups_ != 0 ||
         (groups_ > 1 && (in_.c / groups_ % 32 != 0 || out.c / groups_ % 32 != 0))) {
       throw std::invalid_argument("sign_conv: needs bits, and whole words of channels in every group");
     }
@@ -162,7 +146,7 @@ class SignConvStep final : public Step {
     if (!std::any_of(kernels_.tiles, kernels_.tiles + kernels_.tile_count, known)) {
       throw std::invalid_argument("sign_conv: there are no kernels for that tile");
     }
-    if (out.bits) {
+    if (out.signs()) {
       limits_ = per_channel(spec, "limits", out.c, 2e9f);
       if (limits_.size() == 0) throw std::invalid_argument("sign_conv: signs need limits");
       to_ints(limits_);
@@ -179,7 +163,7 @@ class SignConvStep final : public Step {
   }
 
   std::string kernel() const override {
-    return std::string("sign_conv_") + (out.bits ? "bits_" : "f32_") + std::to_string(tile_.vectors) + "x" +
+    return std::string("sign_conv_") + (out.signs() ? "bits_" : "f32_") + std::to_string(tile_.vectors) + "x" +
            std::to_string(tile_.pixels) + "_" + isa_name(kernels_.isa);
   }
   size_t weight_bytes() const override {
@@ -270,7 +254,7 @@ class SignConvStep final : public Step {
       }
     }
     float* to = ctx.at(out) + n * out.image + y * out.row;
-    if (out.bits) {
+    if (out.signs()) {
       a.limits = ints(limits_) + static_cast<ptrdiff_t>(v) * V;
       a.out_bits = reinterpret_cast<char*>(to) + v * V / 8;
       kernels_.conv_row(tile_, shape_, a);

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastcnn.compression.calibrate import inputs_of, layer_inputs, replace_calibrated, sights
+from fastcnn.compression.captured import convert_captured
 from fastcnn.compression.report import attach, rename_layers
 from fastcnn.compression.share_out import check_kept, share_out, size_of
 from fastcnn.methods import sequences
@@ -131,6 +132,9 @@ def convert(
         return _warn_if_idle(prepare(model, config, layers).finish(), config)
     fresh = copy_model(model)
     absorb_torch_prune(fresh)
+    if method.kind == "captured":
+        names = matching_layers(fresh, method, layers)
+        return _warn_if_idle(convert_captured(fresh, method, config, names, data), config)
     if nn.Conv2d in method.layers:
         sequences.wrap(fresh)
     names = config.which({name: fresh.get_submodule(name) for name in matching_layers(fresh, method, layers)})

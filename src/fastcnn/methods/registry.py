@@ -26,17 +26,17 @@ class Method:
     ----------
     name : str
         The config's ``method`` word.
-    kind : {"converted", "trained"}
-        Whether it offers layer classes or a session.
+    kind : {"converted", "trained", "captured"}
+        Whether it offers layer classes, a session, or a conversion of captured nets.
     config : type of MethodConfig
     layers : dict of dense class to layer class
         Converted methods only.
     session : type or None
-        Trained methods only.
+        Of trained methods the session, of captured ones the conversion.
     """
 
     name: str
-    kind: Literal["converted", "trained"]
+    kind: Literal["converted", "trained", "captured"]
     config: type[MethodConfig]
     layers: dict[type[nn.Module], Any] = field(default_factory=dict)
     session: Any = None
@@ -89,6 +89,11 @@ def register_method(config: type[MethodConfig]) -> Callable[[T], T]:
                 raise ValueError(f"{config.__name__} already has a layer for {cls.replaces.__name__}")
             layers[cls.replaces] = cls
             _METHODS[config] = Method(name=config.method, kind="converted", config=config, layers=layers)
+        elif hasattr(cls, "run"):
+            _demand(cls, ("run", "serves"))
+            if known is not None:
+                raise ValueError(f"{config.__name__} already has the conversion {known.session}")
+            _METHODS[config] = Method(name=config.method, kind="captured", config=config, session=cls)
         else:
             _demand(cls, ("step", "finish", "state", "load_state", "serves"))
             if known is not None:

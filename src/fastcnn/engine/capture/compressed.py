@@ -198,6 +198,38 @@ def quantize(lower: Lowering, a: Arguments) -> str:
     return lower.emit("quantize", [a.value("x")], attrs={"factor": a["factor"], "step": a["step"], **levels})
 
 
+def _levels(a: Arguments) -> dict[str, Any]:
+    return {"factor": float(a["factor"]), "zero": int(a["zero"])}
+
+
+@lowers("fastcnn::int8_conv2d")
+def int8_conv2d(lower: Lowering, a: Arguments) -> str:
+    """Convolution of bytes."""
+    x = a.value("x")
+    if lower.rank(x) != 4:
+        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    return lower.emit(
+        "int8_conv2d",
+        [x],
+        params={"weight": a.constant("weight"), "scale": a.constant("scale"), **_optional(a, "bias")},
+        attrs={**_window(a), **_levels(a)},
+    )
+
+
+@lowers("fastcnn::int8_linear")
+def int8_linear(lower: Lowering, a: Arguments) -> str:
+    """Fully connected layer of bytes."""
+    x = a.value("x")
+    if lower.rank(x) != 2:
+        raise Unsupported(f"the input is not (N, I) but {lower.shape(x)}")
+    return lower.emit(
+        "int8_linear",
+        [x],
+        params={"weight": a.constant("weight"), "scale": a.constant("scale"), **_optional(a, "bias")},
+        attrs=_levels(a),
+    )
+
+
 @lowers("fastcnn::binary_conv2d")
 def binary_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution with weights of one bit."""

@@ -14,6 +14,7 @@ from fastcnn.engine.graph import param_rules
 from fastcnn.engine.graph import shape_rules as shapes
 from fastcnn.engine.graph.binary import BINARY
 from fastcnn.engine.graph.graph import Array, Graph, GraphError, Node
+from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import (
     MAX_INPUTS,
     MAX_NAME,
@@ -151,6 +152,7 @@ OPS: dict[str, OpSchema] = {
     ),
     **STRUCTURED,
     **BINARY,
+    **INT8,
     "batch_norm": OpSchema(
         arity=(1, 1),
         params={"weight": _VECTOR, "bias": _VECTOR, "running_mean": _VECTOR, "running_var": _VECTOR},

@@ -23,6 +23,7 @@ from fastcnn.engine.plan.layer_error import LayerErrors
 from fastcnn.engine.plan.limits import check_values
 from fastcnn.engine.plan.lowering import Lowered, lower
 from fastcnn.engine.plan.lowering.binary import has_bits_kernel
+from fastcnn.engine.plan.lowering.int8 import has_int8_kernel
 from fastcnn.engine.plan.lowering.structured import has_kernel
 from fastcnn.engine.plan.passes import optimise
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
@@ -125,7 +126,12 @@ def _planned(
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})
     check_values(graph, shapes)
     optimised = optimise(
-        graph, shapes, multiply=False, keep=partial(has_kernel, isa=target.isa), keep_binary=has_bits_kernel
+        graph,
+        shapes,
+        multiply=False,
+        keep=partial(has_kernel, isa=target.isa),
+        keep_binary=has_bits_kernel,
+        keep_int8=has_int8_kernel,
     )
     graph, notes = optimised.graph, list(optimised.notes)
     shapes = infer_shapes(graph, {v.name: s for v, s in zip(graph.inputs, input_shapes, strict=True)})

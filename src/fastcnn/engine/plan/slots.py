@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fastcnn.engine.graph.schema import Shape
 
@@ -25,15 +25,25 @@ def as_nchw(dims: Shape) -> Nchw:
     return 1, 1, 1, count
 
 
+Element = Literal["float", "signs", "bytes"]
+
+
+def words_of(element: Element, channels: int) -> int:
+    """Words of a pixel, where they are not floats."""
+    if element == "signs":
+        return -(-channels // 32)
+    return 1 if channels <= 4 else -(-channels // 16) * 4
+
+
 @dataclass(eq=False)
 class Storage:
     """Memory of one map.
 
-    Blocked storages are channel-blocked with a zero border; plain ones are row-major, with a border for planar
-    stems only. Those with ``bits`` are blocked ones of signs: one block, whose lanes are words of 32 channels. A
-    storage with a ``parent`` is a range of its channels (concatenation and slicing without copies); ``channel`` is then
-    a multiple of the vector width. In the space "band" there is room for ``rows`` rows of one image only, and no border
-    above and below (see :mod:`fastcnn.engine.plan.bands`).
+    Blocked storages are channel-blocked with a zero border; plain ones are row-major, with a border for planar stems
+    only. Those whose ``element`` is "signs" or "bytes" are blocked ones of one block, whose lanes are words of 32 or 4
+    channels. A storage with a ``parent`` is a range of its channels (concatenation and slicing without copies);
+    ``channel`` is then a multiple of the vector width. In the space "band" there is room for ``rows`` rows of one image
+    only, and no border above and below (see :mod:`fastcnn.engine.plan.bands`).
     """
 
     nchw: Nchw
@@ -44,7 +54,7 @@ class Storage:
     parent: Storage | None = None
     channel: int = 0
     rows: int = 0
-    bits: bool = False
+    element: Element = "float"
     _border: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     first: int | None = None
     last: int = -1
@@ -78,13 +88,13 @@ class Storage:
     def image(self) -> int:
         """Floats of one image of the root."""
         channels = self.root.nchw[1]
-        blocks = 1 if self.bits else -(-channels // self.lanes) if self.blocked else channels
+        blocks = 1 if self.element != "float" else -(-channels // self.lanes) if self.blocked else channels
         return self.plane() * blocks
 
     def row_floats(self) -> int:
         """Floats of one row of all channels."""
         _, channels, _, w = self.root.nchw
-        lanes = self.lanes if self.bits else -(-channels // self.lanes) * self.lanes
+        lanes = self.lanes if self.element != "float" else -(-channels // self.lanes) * self.lanes
         return (self.border[1] + w + self.border[3]) * lanes
 
     def floats(self) -> int:
@@ -117,7 +127,7 @@ class Slot:
             "nchw": list(self.nchw),
             "image": s.image() if s.space != "band" and (s.blocked or any(s.border)) else 0,
             "rows": s.rows,
-            "bits": s.bits,
+            "element": s.element,
         }
 
 

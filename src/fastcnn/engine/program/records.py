@@ -16,7 +16,7 @@ ALIGN = 64
 """Bytes: where weights begin, so that a loader may map them as they lie in the file."""
 
 _SPACES = {"arena": 0, "input": 1, "output": 2, "band": 3}
-_KEYS = {"space", "index", "offset", "dims", "blocked", "border", "nchw", "image", "rows", "bits"}
+_KEYS = {"space", "index", "offset", "dims", "blocked", "border", "nchw", "image", "rows", "element"}
 
 
 class Records:
@@ -41,9 +41,8 @@ class Records:
         """One of :meth:`fastcnn.engine.plan.slots.Slot.to_native`."""
         if slot.keys() != _KEYS:
             raise ValueError(f"a program cannot hold tensors with {sorted(slot.keys() ^ _KEYS)}")
-        self.number(
-            "BBIq", _SPACES[slot["space"]], 2 if slot["bits"] else int(slot["blocked"]), slot["index"], slot["offset"]
-        )
+        layout = {"float": int(slot["blocked"]), "signs": 2, "bytes": 3}[slot["element"]]
+        self.number("BBIq", _SPACES[slot["space"]], layout, slot["index"], slot["offset"])
         self.number("4I4Iq", *slot["border"], *slot["nchw"], slot["rows"] or slot["image"])
         self.list(slot["dims"])
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fastcnn")
 
 MAGIC = b"FASTCNNP"
-_GROUPS, _BITS = 2, 3
-"""Versions of the format with groups, and with maps of bits; what has neither is of version 1. Older libraries read
-older versions."""
+_GROUPS, _SIGNS, _BYTES = 2, 3, 4
+"""Versions of the format with groups, maps of signs, and maps of bytes; what has none of them is of version 1. Older
+libraries read older versions."""
 _HEADER = 64
 
 
@@ -97,8 +97,11 @@ def write_program(path: str | Path, graph: Graph, planned: Planned) -> ProgramRe
 
 
 def _version(planned: Planned) -> int:
-    if any(storage.bits for storage in planned.built.lowered.storages):
-        return _BITS
+    elements = {storage.element for storage in planned.built.lowered.storages}
+    if "bytes" in elements:
+        return _BYTES
+    if "signs" in elements:
+        return _SIGNS
     return _GROUPS if planned.built.groups else 1
 
 

@@ -52,12 +52,6 @@ def math_function(low: Lowerer, node: Node) -> None:
     low.emit("math", node.name, [source], out, attrs={"kind": node.op}, node=node)
 
 
-@lowers("quantize")
-def quantize(low: Lowerer, node: Node) -> None:
-    source, out = _same_layout(low, node)
-    low.emit("math", node.name, [source], out, attrs={"kind": node.op, **node.attrs}, node=node)
-
-
 @lowers("matmul")
 def matmul(low: Lowerer, node: Node) -> None:
     """Row-major matrices, one product per index of the axes before."""

@@ -13,8 +13,10 @@ from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import macs
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.passes.folded_weight import FoldedWeight
-from fastcnn.engine.plan.slots import Candidate, Draft, Nchw, Slot, Storage, as_nchw
+from fastcnn.engine.plan.slots import Candidate, Draft, Nchw, Slot, Storage, as_nchw, words_of
 
+Levels = tuple[float, int]
+"""Factor and zero of bytes: round(x * factor) + zero."""
 Handler = Callable[["Lowerer", Node], None]
 _HANDLERS: dict[str, Handler] = {}
 
@@ -62,6 +64,8 @@ class Lowerer:
         self._blocked: dict[str, Slot] = {}
         self._plain: dict[str, Slot] = {}
         self._bits: dict[str, Slot] = {}
+        self._bytes: dict[tuple[str, Levels], Slot] = {}
+        self._meanings: dict[str, tuple[Slot, Levels, float]] = {}
         self._flat: dict[str, str] = {}
         self._planar: dict[str, Slot] = {}
         self._users = graph.consumers()
@@ -102,7 +106,7 @@ class Lowerer:
         """Make a slot for a value's signs; a step is to write it."""
         dims = self.dims(value)
         nchw = as_nchw(dims)
-        storage = Storage(nchw, True, -(-nchw[1] // 32), bits=True)
+        storage = Storage(nchw, True, words_of("signs", nchw[1]), element="signs")
         self.storages.append(storage)
         self._bits[value] = Slot(storage, dims, nchw)
         return self._bits[value]
@@ -110,6 +114,32 @@ class Lowerer:
     def same_bits(self, value: str, slot: Slot) -> None:
         """The value's signs are these."""
         self._bits[value] = Slot(slot.storage, self.dims(value), slot.nchw)
+
+    def known_bytes(self, value: str, levels: Levels) -> Slot | None:
+        """The value's levels, if somebody has made them."""
+        return self._bytes.get((value, levels))
+
+    def new_bytes(self, value: str, levels: Levels) -> Slot:
+        """Make a slot for a value's levels; a step is to write it."""
+        dims = self.dims(value)
+        nchw = as_nchw(dims)
+        storage = Storage(nchw, True, words_of("bytes", nchw[1]), element="bytes")
+        self.storages.append(storage)
+        self._bytes[value, levels] = Slot(storage, dims, nchw)
+        return self._bytes[value, levels]
+
+    def same_bytes(self, value: str, slot: Slot, levels: Levels) -> None:
+        """The value's levels are these."""
+        self._bytes[value, levels] = Slot(slot.storage, self.dims(value), slot.nchw)
+
+    def stands_for(self, value: str, slot: Slot, levels: Levels, step: float) -> None:
+        """These bytes are the value: (q - zero) * step."""
+        self.same_bytes(value, slot, levels)
+        self._meanings[value] = (self._bytes[value, levels], levels, step)
+
+    def meaning(self, value: str) -> tuple[Slot, Levels, float] | None:
+        """The bytes that are the value, their levels and step, if there are such."""
+        return self._meanings.get(value)
 
     def is_blocked(self, value: str) -> bool:
         return value in self._blocked
@@ -165,6 +195,10 @@ class Lowerer:
 
     def blocked(self, value: str) -> Slot:
         """The value channel-blocked, converted on first need."""
+        if value not in self._blocked and value in self._meanings:
+            source, (_, zero), step = self._meanings[value]
+            attrs = {"step": step, "zero": zero}
+            self.emit("bytes_to_floats", f"{value}.floats", [source], self.new_blocked(value), attrs=attrs)
         if value not in self._blocked:
             plain = self.plain(value)
             slot = self.new_blocked(value)
@@ -178,7 +212,7 @@ class Lowerer:
                 source = self.plain(self._flat[value])
                 self._plain[value] = Slot(source.storage, self.dims(value), as_nchw(self.dims(value)))
             else:
-                blocked = self._blocked[value]
+                blocked = self.blocked(value)
                 slot = self.new_plain(value)
                 self.emit_relayout(value, blocked, slot)
         return self._plain[value]

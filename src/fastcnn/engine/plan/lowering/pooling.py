@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fastcnn.engine.graph.graph import Node
+from fastcnn.engine.plan.lowering.int8 import wanted
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
 from fastcnn.engine.plan.slots import Slot
 
@@ -31,6 +32,13 @@ def pool(low: Lowerer, node: Node) -> None:
         attrs = {key: attrs[key] for key in ("kernel", "stride", "padding", "dilation")}
         low.emit("sign_pool", node.name, [low.bits(node.inputs[0])], low.new_bits(node.name), attrs=attrs, node=node)
         return
+    levels = wanted(low, node.name)
+    if node.op == "max_pool2d" and levels is not None:
+        known = low.known_bytes(node.inputs[0], levels)
+        if known is not None:
+            attrs = {key: attrs[key] for key in ("kernel", "stride", "padding", "dilation")} | {"border": levels[1]}
+            low.emit("byte_pool", node.name, [known], low.new_bytes(node.name, levels), attrs=attrs, node=node)
+            return
     low.emit("pool", node.name, [low.blocked(node.inputs[0])], low.new_blocked(node.name), attrs=attrs, node=node)
 
 

@@ -12,6 +12,7 @@ from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan.passes import (
     expand_binary,
     expand_codebook,
+    expand_int8,
     expand_structured,
     fold_batchnorm,
     fold_signs,
@@ -23,6 +24,7 @@ __all__ = [
     "Optimised",
     "expand_binary",
     "expand_codebook",
+    "expand_int8",
     "expand_structured",
     "fold_batchnorm",
     "fold_signs",
@@ -49,6 +51,7 @@ def optimise(
     multiply: bool = True,
     keep: Callable[[Node, Mapping[str, Array], Shape], bool] = expand_structured.nothing,
     keep_binary: Callable[[Node, Shape], bool] = expand_binary.nothing,
+    keep_int8: Callable[[Node, Shape, Shape], bool] = expand_int8.nothing,
 ) -> Optimised:
     """Expand codebooks and structured layers, simplify, fold batch norms, fuse epilogues.
 
@@ -69,6 +72,8 @@ def optimise(
         Which structured layers stay as they are, because there is a kernel for them.
     keep_binary : callable (node, input shape)
         The same for binary layers.
+    keep_int8 : callable (node, input shape, weight shape)
+        The same for layers of 8 bits.
     multiply : bool
         Whether folded weights of 2-d convolutions are arrays at once; else each is a
         :class:`~fastcnn.engine.plan.passes.folded_weight.FoldedWeight`.
@@ -84,6 +89,7 @@ def optimise(
         graph = expand_structured.run(graph, infer_shapes(graph, inputs), notes, keep=keep)
         graph = fold_signs.run(graph, notes)
         graph = expand_binary.run(graph, infer_shapes(graph, inputs), notes, keep=keep_binary)
+        graph = expand_int8.run(graph, infer_shapes(graph, inputs), notes, keep=keep_int8)
     graph = simplify.run(graph, infer_shapes(graph, inputs), notes)
     graph = fold_batchnorm.run(graph, infer_shapes(graph, inputs), notes, multiply=multiply)
     graph = fuse_epilogue.run(graph, infer_shapes(graph, inputs), notes, activations=activations)

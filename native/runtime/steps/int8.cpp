@@ -1,0 +1,360 @@
+// Maps of bytes: made from maps of floats, pooled, multiplied by weights of 8 bits, and made floats again.
+#include "kernels/int8/int8.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/steps/row_step.h"
+
+namespace fastcnn {
+namespace {
+
+const uint8_t* bytes(const float* p) { return reinterpret_cast<const uint8_t*>(p); }
+uint8_t* bytes(float* p) { return reinterpret_cast<uint8_t*>(p); }
+
+int whole_groups(int channels) { return (channels + kInt8Group - 1) / kInt8Group * kInt8Group; }
+
+int zero_of(const StepSpec& spec, const char* key) {
+  const int64_t zero = spec.integer(key);
+  if (zero < 0 || zero > 255) throw std::invalid_argument("step " + spec.op + ": '" + key + "' is no byte");
+  return static_cast<int>(zero);
+}
+
+// One number for each channel, padded to whole groups of them.
+Buffer per_channel(const StepSpec& spec, const char* key, int channels) {
+  const FloatArray& w = spec.weight(key);
+  if (w.size != static_cast<size_t>(channels)) {
+    throw std::invalid_argument("step " + spec.op + ": '" + key + "' has not one number for each channel");
+  }
+  Buffer buffer(static_cast<size_t>(whole_groups(channels)));
+  std::fill(buffer.data(), buffer.data() + buffer.size(), 0.0f);
+  std::copy(w.data, w.data + w.size, buffer.data());
+  return buffer;
+}
+
+// Floats that hold whole numbers, in their place.
+void to_ints(Buffer& buffer) {
+  for (size_t i = 0; i < buffer.size(); ++i) {
+    const int32_t value = static_cast<int32_t>(std::min(2e9f, std::max(-2e9f, buffer.data()[i])));
+    std::memcpy(buffer.data() + i, &value, sizeof value);
+  }
+}
+const int32_t* ints(const Buffer& buffer) { return reinterpret_cast<const int32_t*>(buffer.data()); }
+
+// A blocked map of floats to bytes.
+class BytesStep final : public RowStep {
+ public:
+  explicit BytesStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(int8_kernels(spec.isa)) {
+    out = spec.out;
+    if (!in_.blocked || !in_.floats() || !out.bytes()) {
+      throw std::invalid_argument("bytes: makes bytes of a blocked map of floats");
+    }
+    factor_ = static_cast<float>(spec.number("factor"));
+    zero_ = zero_of(spec, "zero");
+    narrow_ = out.lanes == 1;
+  }
+
+  std::string kernel() const override { return std::string("bytes_") + isa_name(kernels_.isa); }
+  size_t scratch_floats(int threads) const override {
+    return narrow_ ? static_cast<size_t>(threads) * static_cast<size_t>(scratch()) : 0;
+  }
+
+ private:
+  // Of a thread, for a row with whole groups of channels.
+  int64_t scratch() const { return static_cast<int64_t>(out.w) * (kInt8Group / 4) + 16; }
+
+  void row(const RunContext& ctx, int64_t n, int64_t y) const override {
+    const float* from = ctx.at(in_) + n * in_.image + y * in_.row;
+    float* to = ctx.at(out) + n * out.image + y * out.row;
+    if (!narrow_) {
+      kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, bytes(to), out.pixel * 4);
+      return;
+    }
+    float* whole = ctx.scratch + ctx.thread * scratch();
+    kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, bytes(whole), kInt8Group);
+    for (int x = 0; x < out.w; ++x) std::memcpy(to + x, whole + x * (kInt8Group / 4), 4);
+  }
+
+  Tensor in_;
+  const Int8Kernels& kernels_;
+  float factor_;
+  int zero_;
+  bool narrow_;
+};
+
+class BytesToFloatsStep final : public RowStep {
+ public:
+  explicit BytesToFloatsStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(int8_kernels(spec.isa)) {
+    out = spec.out;
+    if (!in_.bytes() || in_.lanes == 1 || !out.blocked || !out.floats()) {
+      throw std::invalid_argument("bytes_to_floats: makes a blocked map of bytes of more than 4 channels");
+    }
+    step_ = static_cast<float>(spec.number("step"));
+    zero_ = zero_of(spec, "zero");
+  }
+
+  std::string kernel() const override { return std::string("bytes_to_floats_") + isa_name(kernels_.isa); }
+
+ private:
+  void row(const RunContext& ctx, int64_t n, int64_t y) const override {
+    kernels_.floats_row(bytes(static_cast<const float*>(ctx.at(in_))) + (n * in_.image + y * in_.row) * 4,
+                        in_.pixel * 4, out.w, out.c, step_, zero_, ctx.at(out) + n * out.image + y * out.row,
+                        out.plane);
+  }
+
+  Tensor in_;
+  const Int8Kernels& kernels_;
+  float step_;
+  int zero_;
+};
+
+// The largest byte is that of the largest value; a window is clipped to the map.
+class BytePoolStep final : public RowStep {
+ public:
+  explicit BytePoolStep(const StepSpec& spec) : in_(spec.in.at(0)) {
+    out = spec.out;
+    if (!in_.bytes() || !out.bytes()) throw std::invalid_argument("byte_pool: needs maps of bytes");
+    const auto &kernel = spec.list("kernel", 2), &stride = spec.list("stride", 2), &padding = spec.list("padding", 4),
+               &dilation = spec.list("dilation", 2);
+    std::copy(kernel.begin(), kernel.end(), kernel_);
+    std::copy(stride.begin(), stride.end(), stride_);
+    std::copy(padding.begin(), padding.begin() + 2, padding_);
+    std::copy(dilation.begin(), dilation.end(), dilation_);
+  }
+
+  std::string kernel() const override { return "max_pool_u8"; }
+
+ private:
+  void row(const RunContext& ctx, int64_t n, int64_t y) const override {
+    const uint8_t* from = bytes(static_cast<const float*>(ctx.at(in_))) + n * in_.image * 4;
+    uint8_t* to = bytes(ctx.at(out) + n * out.image + y * out.row);
+    const int64_t count = out.pixel * 4;
+    for (int64_t x = 0; x < out.w; ++x, to += count) {
+      std::memset(to, 0, static_cast<size_t>(count));
+      for (int64_t i = 0; i < kernel_[0]; ++i) {
+        const int64_t row = y * stride_[0] - padding_[0] + i * dilation_[0];
+        if (row < 0 || row >= in_.h) continue;
+        for (int64_t j = 0; j < kernel_[1]; ++j) {
+          const int64_t column = x * stride_[1] - padding_[1] + j * dilation_[1];
+          if (column < 0 || column >= in_.w) continue;
+          const uint8_t* p = from + (row * in_.row + column * in_.pixel) * 4;
+          for (int64_t k = 0; k < count; ++k) to[k] = std::max(to[k], p[k]);
+        }
+      }
+    }
+  }
+
+  Tensor in_;
+  int64_t kernel_[2], stride_[2], padding_[2], dilation_[2];
+};
+
+// Sums of products of bytes: what both kinds of convolution share.
+class Int8Step : public Step {
+ protected:
+  // Rows of the input, numbers of each channel, residual and output.
+  explicit Int8Step(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(int8_kernels(spec.isa)) {
+    out = spec.out;
+    if (!in_.bytes() || !out.blocked || out.signs() || (out.bytes() && out.lanes == 1)) {
+      throw std::invalid_argument("step " + spec.op + ": makes bytes of bytes, of more than 4 channels, or floats");
+    }
+    const auto &stride = spec.list("stride", 2), &padding = spec.list("padding", 4);
+    in_row_ = stride[0] * in_.row;
+    first_ = -padding[0] * in_.row - padding[1] * in_.pixel;
+    vectors_ = whole_groups(out.c) / kernels_.lanes;
+    starts_ = per_channel(spec, "start", out.c);
+    to_ints(starts_);
+    scale_ = per_channel(spec, "scale", out.c);
+    bias_ = per_channel(spec, "bias", out.c);
+    epilogue_ = parse_epilogue(spec, vectors_, kernels_.lanes);
+    to_.act = epilogue_.act;
+    to_.act_before_residual = epilogue_.act_before_residual;
+    to_.out_pixel = out.bytes() ? out.pixel * 4 : out.pixel;
+    to_.out_vector = out.plane;
+    if (out.bytes()) {
+      to_.factor = static_cast<float>(spec.number("out_factor"));
+      to_.zero = zero_of(spec, "out_zero");
+    }
+    if (epilogue_.has_residual) {
+      residual_ = spec.in.at(1);
+      to_.res_pixel = residual_.bytes() ? residual_.pixel * 4 : residual_.pixel;
+      to_.res_vector = residual_.plane;
+      if (residual_.bytes()) {
+        to_.residual_step = static_cast<float>(spec.number("residual_step"));
+        to_.residual_zero = static_cast<float>(zero_of(spec, "residual_zero"));
+      }
+    }
+  }
+
+  size_t numbers_bytes() const {
+    return (starts_.size() + scale_.size() + bias_.size()) * sizeof(float) + epilogue_.bytes();
+  }
+  const uint8_t* from(const RunContext& ctx, int64_t n, int64_t y) const {
+    return bytes(static_cast<const float*>(ctx.at(in_)) + n * in_.image + y * in_row_ + first_);
+  }
+  // Where channel vectors v ... v + count - 1 of a row go; returns how many of them there are.
+  int destination(const RunContext& ctx, int64_t n, int64_t y, int v, int count, Int8Out& to) const {
+    to = to_;
+    const ptrdiff_t channel = static_cast<ptrdiff_t>(v) * kernels_.lanes;
+    to.start = ints(starts_) + channel;
+    to.scale = scale_.data() + channel;
+    to.bias = bias_.data() + channel;
+    to.slope = epilogue_.slope.size() != 0 ? epilogue_.slope.data() + channel : nullptr;
+    if (epilogue_.has_residual) {
+      const float* other = ctx.at(residual_) + n * residual_.image + y * residual_.row;
+      if (residual_.bytes()) {
+        to.residual = bytes(other) + channel;
+      } else {
+        to.residual_floats = other + v * residual_.plane;
+      }
+    }
+    float* row = ctx.at(out) + n * out.image + y * out.row;
+    if (out.bytes()) {
+      to.out = bytes(row) + channel;
+      return count;
+    }
+    // A blocked map may have fewer blocks than whole groups of channels would fill.
+    to.out_floats = row + v * out.plane;
+    return std::max(0, std::min(count, out.blocks - v));
+  }
+
+  Tensor in_, residual_;
+  const Int8Kernels& kernels_;
+  int vectors_ = 0;
+
+ private:
+  Epilogue epilogue_;
+  Buffer starts_, scale_, bias_;
+  Int8Out to_;
+  ptrdiff_t in_row_ = 0, first_ = 0;
+};
+
+class Int8ConvStep final : public Int8Step {
+ public:
+  explicit Int8ConvStep(const StepSpec& spec) : Int8Step(spec) {
+    const int V = kernels_.lanes;
+    const auto &kernel = spec.list("kernel", 2), &stride = spec.list("stride", 2), &dilation = spec.list("dilation", 2);
+    const FloatArray& w = spec.weight("weight");
+    const int64_t quads = kernel[0] * kernel[1] * in_.lanes;
+    if (w.size != static_cast<size_t>(out.c * quads)) {
+      throw std::invalid_argument("int8_conv: the weight has not the bytes that channels and taps need");
+    }
+    vector_bytes_ = static_cast<ptrdiff_t>(kernels_.packed_bytes(quads));
+    weights_ = Buffer(static_cast<size_t>(vectors_ * vector_bytes_) / sizeof(float));
+    std::vector<int8_t> lanes(static_cast<size_t>(quads * V * 4));
+    for (int v = 0; v < vectors_; ++v) {
+      for (int l = 0; l < V; ++l) {
+        const int64_t o = static_cast<int64_t>(v) * V + l;
+        for (int64_t q = 0; q < quads; ++q) {
+          int8_t* to = lanes.data() + (q * V + l) * 4;
+          std::memset(to, 0, 4);
+          if (o < out.c) std::memcpy(to, w.data + o * quads + q, 4);
+        }
+      }
+      kernels_.pack(lanes.data(), quads, reinterpret_cast<char*>(weights_.data()) + v * vector_bytes_);
+    }
+    // Taps of a row that follow each other are one run.
+    const bool joined = dilation[1] == 1;
+    shape_.out_w = out.w;
+    shape_.runs = static_cast<int>(kernel[0]);
+    shape_.run_taps = joined ? 1 : static_cast<int>(kernel[1]);
+    shape_.quads = joined ? static_cast<int>(kernel[1]) * in_.lanes : in_.lanes;
+    shape_.in_run = dilation[0] * in_.row * 4;
+    shape_.in_tap = dilation[1] * in_.pixel * 4;
+    shape_.in_pixel = stride[1] * in_.pixel * 4;
+    const auto& tile = spec.list("tile", 2);
+    tile_ = {static_cast<int>(tile[0]), static_cast<int>(tile[1])};
+    const auto known = [&](const Int8Tile& t) { return t.vectors == tile_.vectors && t.pixels == tile_.pixels; };
+    if (!std::any_of(kernels_.tiles, kernels_.tiles + kernels_.tile_count, known)) {
+      throw std::invalid_argument("int8_conv: there are no kernels for that tile");
+    }
+  }
+
+  std::string kernel() const override {
+    return std::string("int8_conv_") + (out.bytes() ? "u8_" : "f32_") + std::to_string(tile_.vectors) + "x" +
+           std::to_string(tile_.pixels) + "_" + isa_name(kernels_.isa);
+  }
+  size_t weight_bytes() const override { return weights_.size() * sizeof(float) + numbers_bytes(); }
+
+  void run(const RunContext& ctx) const override {
+    const int64_t all = static_cast<int64_t>(out.n) * out.h, tiles = (vectors_ + tile_.vectors - 1) / tile_.vectors;
+    int64_t row0 = 0, row1 = all, tile0 = 0, tile1 = tiles;
+    // Rows, as the neighbouring steps split them; channels where there are too few.
+    if (all >= 4 * ctx.threads || all % ctx.threads == 0) {
+      ctx.part(all, row0, row1);
+    } else {
+      ctx.part(tiles, tile0, tile1);
+    }
+    // The weights of a tile of channels stay in the first cache for all rows.
+    for (int64_t i = tile0; i < tile1; ++i) {
+      const int v = static_cast<int>(i) * tile_.vectors;
+      for (int64_t r = row0; r < row1; ++r) row(ctx, r / out.h, r % out.h, v);
+    }
+  }
+
+ private:
+  void row(const RunContext& ctx, int64_t n, int64_t y, int v) const {
+    Int8ConvArgs a;
+    a.in = from(ctx, n, y);
+    a.weights = reinterpret_cast<const char*>(weights_.data()) + v * vector_bytes_;
+    a.vectors = destination(ctx, n, y, v, std::min(tile_.vectors, vectors_ - v), a.to);
+    kernels_.conv_row(tile_, shape_, a);
+  }
+
+  Int8ConvShape shape_;
+  Int8Tile tile_{};
+  Buffer weights_;
+  ptrdiff_t vector_bytes_ = 0;
+};
+
+class Int8DepthwiseStep final : public Int8Step {
+ public:
+  explicit Int8DepthwiseStep(const StepSpec& spec) : Int8Step(spec) {
+    const auto &kernel = spec.list("kernel", 2), &stride = spec.list("stride", 2), &dilation = spec.list("dilation", 2);
+    const FloatArray& w = spec.weight("weight");
+    const int padded = whole_groups(out.c);
+    if (in_.lanes == 1 || in_.c != out.c) {
+      throw std::invalid_argument("int8_depthwise: has as many inputs as outputs, more than 4");
+    }
+    if (w.size * 4 != static_cast<size_t>(kernel[0] * kernel[1] * padded)) {
+      throw std::invalid_argument("int8_depthwise: the weight has not the bytes that channels and taps need");
+    }
+    weights_ = Buffer(w.size);
+    std::memcpy(weights_.data(), w.data, w.size * sizeof(float));
+    shape_.out_w = out.w;
+    shape_.rows = static_cast<int>(kernel[0]);
+    shape_.columns = static_cast<int>(kernel[1]);
+    shape_.in_row = dilation[0] * in_.row * 4;
+    shape_.in_column = dilation[1] * in_.pixel * 4;
+    shape_.in_pixel = stride[1] * in_.pixel * 4;
+    shape_.weights_tap = padded;
+  }
+
+  std::string kernel() const override { return std::string("int8_depthwise_") + isa_name(kernels_.isa); }
+  size_t weight_bytes() const override { return weights_.size() * sizeof(float) + numbers_bytes(); }
+
+  void run(const RunContext& ctx) const override {
+    int64_t begin, end;
+    ctx.part(static_cast<int64_t>(out.n) * out.h, begin, end);
+    for (int64_t i = begin; i < end; ++i) {
+      Int8DepthwiseArgs a;
+      a.in = from(ctx, i / out.h, i % out.h);
+      a.weights = reinterpret_cast<const int8_t*>(weights_.data());
+      a.vectors = destination(ctx, i / out.h, i % out.h, 0, vectors_, a.to);
+      kernels_.depthwise_row(shape_, a);
+    }
+  }
+
+ private:
+  Int8DepthwiseShape shape_;
+  Buffer weights_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_bytes(const StepSpec& spec) { return std::make_unique<BytesStep>(spec); }
+std::unique_ptr<Step> make_bytes_to_floats(const StepSpec& spec) { return std::make_unique<BytesToFloatsStep>(spec); }
+std::unique_ptr<Step> make_byte_pool(const StepSpec& spec) { return std::make_unique<BytePoolStep>(spec); }
+std::unique_ptr<Step> make_int8_conv(const StepSpec& spec) { return std::make_unique<Int8ConvStep>(spec); }
+std::unique_ptr<Step> make_int8_depthwise(const StepSpec& spec) { return std::make_unique<Int8DepthwiseStep>(spec); }
+
+}  // namespace fastcnn
