@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -17,7 +18,7 @@ def layer_ms(layer: nn.Module, shape: tuple[int, ...], *, threads: int | None = 
     Parameters
     ----------
     layer : nn.Module
-        Left alone.
+        Left alone; a copy of one on a GPU is timed on the CPU.
     shape : tuple of int
     threads : int, optional
         As in ``fastcnn.compile``.
@@ -30,6 +31,8 @@ def layer_ms(layer: nn.Module, shape: tuple[int, ...], *, threads: int | None = 
     from fastcnn.engine.api import compile
     from fastcnn.engine.capture.errors import NotSupportedError
 
+    if any(parameter.device.type != "cpu" for parameter in layer.parameters()):
+        layer = copy.deepcopy(layer).cpu()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     training = {module: module.training for module in layer.modules()}
     try:
