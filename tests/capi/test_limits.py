@@ -191,7 +191,7 @@ def one_step(op: str, attrs: dict[str, Any], tensors: list[dict[str, Any]], weig
             "border": [0] * 4,
             "image": 0,
             "rows": 0,
-            "bits": False,
+            "element": "float",
         }
         records.tensor({**dense, "dims": tensor["nchw"], **tensor})
     records.number("I", len(attrs))

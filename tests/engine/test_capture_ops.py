@@ -14,6 +14,7 @@ from torch import nn
 from fastcnn.engine.capture import capture
 from fastcnn.engine.graph import OPS, graph_from_json
 from fastcnn.engine.graph.binary import BINARY
+from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.structured import STRUCTURED
 from tests.engine.test_capture_nets import assert_captured, settle
 
@@ -231,7 +232,7 @@ CASES: dict[str, tuple[set[str], Function | nn.Module, tuple[int, ...]]] = {
     "copies": ({"relu"}, lambda x: x.clone().contiguous().detach().to(x.dtype).relu(), IMAGE),
 }
 
-VIA_OTHER_TESTS = {"codebook_conv2d", "codebook_linear", "torch", *STRUCTURED, *BINARY, "sign"}
+VIA_OTHER_TESTS = {"codebook_conv2d", "codebook_linear", "torch", *STRUCTURED, *BINARY, *INT8, "sign", "quantize"}
 
 
 @pytest.mark.parametrize("name", CASES)
