@@ -150,6 +150,56 @@ template <int V>
   }
 }
 
+#if defined(__AVX512BW__)
+// Levels of V sums with what is added to them, as 32-bit numbers that are not clipped yet, less the zero.
+[[gnu::always_inline]] inline __m512i direct_levels(const Int8Out& o, IVec<16> sums, int vector, int pixel,
+                                                    Vec<16> scale, Vec<16> bias) {
+  Vec<16> y = __builtin_convertvector(sums, Vec<16>) * scale;
+  y += bias;
+  if (o.residual != nullptr) {
+    const IVec<16> q = load_bytes<16>(o.residual + pixel * o.res_pixel + vector * 16);
+    y += (__builtin_convertvector(q, Vec<16>) - splat<16>(o.residual_zero)) * splat<16>(o.residual_step);
+  } else if (o.residual_floats != nullptr) {
+    y += load<16>(o.residual_floats + pixel * o.res_pixel + vector * o.res_vector);
+  }
+  return _mm512_cvtps_epi32((__m512)(y * splat<16>(o.factor)));
+}
+
+// What turns four vectors of 32-bit levels into 64 bytes, in the order of packing: lanes of 16 bytes, each with four of
+// every vector.
+struct Clip {
+  __m512i zero, low, high;
+  explicit Clip(const Int8Out& o)
+      : zero(_mm512_set1_epi16(static_cast<short>(o.zero))),
+        low(_mm512_set1_epi8(static_cast<char>(o.low))),
+        high(_mm512_set1_epi8(static_cast<char>(o.high))) {}
+  [[gnu::always_inline]] __m512i operator()(__m512i a, __m512i b, __m512i c, __m512i d) const {
+    const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+    const __m512i second = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero);
+    return _mm512_max_epu8(low, _mm512_min_epu8(high, _mm512_packus_epi16(first, second)));
+  }
+};
+
+// T vectors of one pixel.
+template <int T>
+[[gnu::always_inline]] inline void finish_direct(const Int8Out& o, const __m512i (&q)[T], int vector, int pixel,
+                                                 const Clip& clip) {
+  const __m512i nothing = _mm512_setzero_si512();
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  uint8_t* out = o.out + pixel * o.out_pixel + vector * 16;
+  if constexpr (T == 4) {
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, clip(q[0], q[1], q[2], q[3])));
+  } else if constexpr (T == 2) {
+    const __m512i all = _mm512_permutexvar_epi32(order, clip(q[0], q[1], nothing, nothing));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(all));
+  } else {
+    static_assert(T == 1);
+    const __m512i all = _mm512_permutexvar_epi32(order, clip(q[0], nothing, nothing, nothing));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_castsi512_si128(all));
+  }
+}
+#endif
+
 // Outputs first ... first + P - 1 of the row, channel vectors v ... v + T - 1.
 template <int V, int T, int P>
 [[gnu::always_inline]] inline void conv_tile(const Int8ConvShape& s, const Int8ConvArgs& a, int v, int first) {
@@ -183,6 +233,24 @@ template <int V, int T, int P>
       }
     }
   }
+#if defined(__AVX512BW__)
+  if constexpr (V == 16) {
+    if (a.to.direct) {
+      const Clip clip(a.to);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) {
+        __m512i q[T];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+          q[t] = direct_levels(a.to, acc[t][p], v + t, first + p, load<V>(a.to.scale + (v + t) * V),
+                               load<V>(a.to.bias + (v + t) * V));
+        }
+        finish_direct<T>(a.to, q, v, first + p, clip);
+      }
+      return;
+    }
+  }
+#endif
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
     const Vec<V> scale = load<V>(a.to.scale + (v + t) * V), bias = load<V>(a.to.bias + (v + t) * V);
@@ -248,9 +316,9 @@ template <int V, int P>
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) acc[p] = start;
   const uint8_t* in = a.in + first * s.in_pixel + v * V;
-  const int8_t* w = a.weights + v * V;
+  const int8_t* w = static_cast<const int8_t*>(a.weights) + v * V;
   for (int i = 0; i < s.rows; ++i) {
-    for (int j = 0; j < s.columns; ++j, w += s.weights_tap) {
+    for (int j = 0; j < s.columns; ++j, w += s.padded) {
       const IVec<V> weight = load_weights<V>(w);
       const uint8_t* x = in + i * s.in_row + j * s.in_column;
 #pragma GCC unroll 8
@@ -262,8 +330,136 @@ template <int V, int P>
   for (int p = 0; p < P; ++p) finish<V>(a.to, acc[p], v, first + p, scale, bias);
 }
 
+#if defined(__AVX512VNNI__)
+// 64 channels at a time: the bytes of up to four rows are brought together by channel, in the order of unpacking (lanes
+// of 16 bytes; vector k has channels 4 k ... 4 k + 3 of each), and multiplied by fours. Packing puts the order right.
+struct Fours {
+  __m512i part[4];
+};
+
+// `rows` rows of one column from `in` on.
+[[gnu::always_inline]] inline Fours fours_of(const uint8_t* in, ptrdiff_t row, int rows, __mmask64 there) {
+  const __m512i nothing = _mm512_setzero_si512();
+  const __m512i a = _mm512_maskz_loadu_epi8(there, in);
+  const __m512i b = rows > 1 ? _mm512_maskz_loadu_epi8(there, in + row) : nothing;
+  const __m512i c = rows > 2 ? _mm512_maskz_loadu_epi8(there, in + 2 * row) : nothing;
+  const __m512i d = rows > 3 ? _mm512_maskz_loadu_epi8(there, in + 3 * row) : nothing;
+  const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+  const __m512i ab2 = _mm512_unpackhi_epi8(a, b), cd2 = _mm512_unpackhi_epi8(c, d);
+  return {{_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd), _mm512_unpacklo_epi16(ab2, cd2),
+           _mm512_unpackhi_epi16(ab2, cd2)}};
+}
+[[gnu::always_inline]] inline void add_fours(__m512i (&acc)[4], const Fours& x, const char* w) {
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) acc[k] = _mm512_dpbusd_epi32(acc[k], x.part[k], _mm512_loadu_si512(w + 64 * k));
+}
+
+// Numbers of 64 channels in the order of unpacking; those past the last are not read.
+struct Unpacked {
+  alignas(64) float part[4][16];
+  Unpacked(const float* p, int groups) {
+    std::memset(part, 0, sizeof part);
+    for (int lane = 0; lane < groups; ++lane) {
+      for (int k = 0; k < 4; ++k) std::memcpy(&part[k][4 * lane], p + 16 * lane + 4 * k, 16);
+    }
+  }
+};
+
+// 64 channels from vector v on, which are to go out directly.
+inline void depthwise_block(const Int8DepthwiseShape& s, const Int8DepthwiseArgs& a, int v) {
+  const int groups = a.vectors - v < 4 ? a.vectors - v : 4, row_groups = (s.rows + 3) / 4;
+  const __mmask64 there = groups == 4 ? ~__mmask64{0} : (__mmask64{1} << (16 * groups)) - 1;
+  const char* weights =
+      static_cast<const char*>(a.weights) + static_cast<ptrdiff_t>(v / 4) * row_groups * s.columns * 256;
+  const Unpacked start(reinterpret_cast<const float*>(a.to.start) + v * 16, groups), scale(a.to.scale + v * 16, groups),
+      bias(a.to.bias + v * 16, groups);
+  const Clip clip(a.to);
+  const auto begin = [&](__m512i(&acc)[4]) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) acc[k] = _mm512_load_si512(start.part[k]);
+  };
+  const auto end = [&](const __m512i(&acc)[4], int pixel) {
+    __m512i q[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      Vec<16> y = __builtin_convertvector((IVec<16>)acc[k], Vec<16>) * load<16>(scale.part[k]);
+      y += load<16>(bias.part[k]);
+      q[k] = _mm512_cvtps_epi32((__m512)(y * splat<16>(a.to.factor)));
+    }
+    _mm512_mask_storeu_epi8(a.to.out + pixel * a.to.out_pixel + v * 16, there, clip(q[0], q[1], q[2], q[3]));
+  };
+  const uint8_t* in = a.in + v * 16;
+  if (s.rows == 3 && s.columns == 3 && s.in_pixel == s.in_column) {
+    // Every column serves three outputs.
+    Fours x0 = fours_of(in, s.in_row, 3, there), x1 = fours_of(in + s.in_column, s.in_row, 3, there);
+    for (int p = 0; p < s.out_w; ++p) {
+      const Fours x2 = fours_of(in + (p + 2) * s.in_column, s.in_row, 3, there);
+      __m512i acc[4];
+      begin(acc);
+      add_fours(acc, x0, weights);
+      add_fours(acc, x1, weights + 256);
+      add_fours(acc, x2, weights + 512);
+      end(acc, p);
+      x0 = x1;
+      x1 = x2;
+    }
+    return;
+  }
+  for (int p = 0; p < s.out_w; ++p) {
+    __m512i acc[4];
+    begin(acc);
+    const char* w = weights;
+    for (int g = 0; g < row_groups; ++g) {
+      const int rows = s.rows - 4 * g < 4 ? s.rows - 4 * g : 4;
+      const uint8_t* x = in + p * s.in_pixel + 4 * g * s.in_row;
+      for (int j = 0; j < s.columns; ++j, w += 256)
+        add_fours(acc, fours_of(x + j * s.in_column, s.in_row, rows, there), w);
+    }
+    end(acc, p);
+  }
+}
+#endif
+
+// Weights of the blocks of 64 channels follow those of single vectors, where there are such kernels.
+template <int V>
+size_t depthwise_bytes(int rows, int columns, int padded) {
+  const size_t plain = static_cast<size_t>(rows) * columns * padded;
+  if constexpr (!kSumsFours<V>) return plain;
+  return (plain + 63) / 64 * 64 + static_cast<size_t>((padded + 63) / 64) * ((rows + 3) / 4) * columns * 256;
+}
+
+template <int V>
+void depthwise_pack(const int8_t* weights, int rows, int columns, int padded, void* out) {
+  const size_t plain = static_cast<size_t>(rows) * columns * padded;
+  std::memcpy(out, weights, plain);
+  if constexpr (!kSumsFours<V>) return;
+  int8_t* to = static_cast<int8_t*>(out) + (plain + 63) / 64 * 64;
+  for (int block = 0; block < padded; block += 64) {
+    for (int g = 0; g < rows; g += 4) {
+      for (int j = 0; j < columns; ++j, to += 256) {
+        std::memset(to, 0, 256);
+        for (int c = 0; c < 64 && block + c < padded; ++c) {
+          int8_t* four = to + c % 16 / 4 * 64 + c / 16 * 16 + c % 4 * 4;
+          for (int i = 0; i < 4 && g + i < rows; ++i) four[i] = weights[((g + i) * columns + j) * padded + block + c];
+        }
+      }
+    }
+  }
+}
+
 template <int V>
 void depthwise_row(const Int8DepthwiseShape& s, const Int8DepthwiseArgs& a) {
+#if defined(__AVX512VNNI__)
+  if constexpr (V == 16) {
+    if (a.to.direct && a.to.residual == nullptr && a.to.residual_floats == nullptr) {
+      Int8DepthwiseArgs blocks = a;
+      const size_t plain = static_cast<size_t>(s.rows) * s.columns * s.padded;
+      blocks.weights = static_cast<const char*>(a.weights) + (plain + 63) / 64 * 64;
+      for (int v = 0; v < a.vectors; v += 4) depthwise_block(s, blocks, v);
+      return;
+    }
+  }
+#endif
   constexpr int kPixels = 4;
   for (int v = 0; v < a.vectors; ++v) {
     int first = 0;
@@ -352,6 +548,8 @@ Int8Kernels make_int8_of(Isa isa) {
           packed_bytes<V>,
           pack<V>,
           conv_row<V, Tiles...>,
+          depthwise_bytes<V>,
+          depthwise_pack<V>,
           depthwise_row<V>,
           quantize_row<V>,
           floats_row<V>,

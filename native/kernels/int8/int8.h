@@ -38,6 +38,10 @@ struct Int8Out {
   ptrdiff_t out_pixel = 0, out_vector = 0;  // in bytes, and in floats
   float factor = 1;
   int zero = 0;
+  // Whether levels may be rounded before they are clipped, to low ... high: the activation is a clamp or none, it comes
+  // last, and no sum is so large that 32 bits would not hold its level.
+  bool direct = false;
+  int low = 0, high = 255;
 };
 
 // One row of outputs, some channel vectors. Taps are `runs` x `run_taps` runs of `quads` times four channels each.
@@ -59,12 +63,12 @@ struct Int8DepthwiseShape {
   int out_w = 0;
   int rows = 0, columns = 0;                          // of the kernel
   ptrdiff_t in_row = 0, in_column = 0, in_pixel = 0;  // bytes between taps, and between the first taps of two outputs
-  ptrdiff_t weights_tap = 0;
+  int padded = 0;                                     // channels, in whole groups
 };
 
 struct Int8DepthwiseArgs {
   const uint8_t* in = nullptr;
-  const int8_t* weights = nullptr;  // [tap][channel]
+  const void* weights = nullptr;  // as depthwise_pack() leaves them
   int vectors = 0;
   Int8Out to;
 };
@@ -79,6 +83,9 @@ struct Int8Kernels {
   // [vector][quad][lane][4] to what conv_row reads.
   void (*pack)(const int8_t* weights, int64_t quads, void* out);
   void (*conv_row)(const Int8Tile&, const Int8ConvShape&, const Int8ConvArgs&);
+  size_t (*depthwise_bytes)(int rows, int columns, int padded);
+  // [tap][channel] to what depthwise_row reads.
+  void (*depthwise_pack)(const int8_t* weights, int rows, int columns, int padded, void* out);
   void (*depthwise_row)(const Int8DepthwiseShape&, const Int8DepthwiseArgs&);
   // A row of a blocked map (planes `plane` floats apart) to bytes, round(x * factor) + zero; NaN as 0. The channels
   // past the last, up to whole groups, become `zero`.

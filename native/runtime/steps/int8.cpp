@@ -2,6 +2,7 @@
 #include "kernels/int8/int8.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "runtime/steps/row_step.h"
@@ -173,6 +174,7 @@ class Int8Step : public Step {
     if (out.bytes()) {
       to_.factor = static_cast<float>(spec.number("out_factor"));
       to_.zero = zero_of(spec, "out_zero");
+      clip(spec);
     }
     if (epilogue_.has_residual) {
       residual_ = spec.in.at(1);
@@ -221,7 +223,34 @@ class Int8Step : public Step {
   const Int8Kernels& kernels_;
   int vectors_ = 0;
 
+  static float level(float y, float factor, int zero) {
+    return std::min(255.0f, std::max(0.0f, std::nearbyint(y * factor) + static_cast<float>(zero)));
+  }
+
  private:
+  // Where a clamp at the end, or nothing, may as well be one of levels.
+  void clip(const StepSpec& spec) {
+    const bool clamp = to_.act.kind == Act::kClamp;
+    if ((!clamp && to_.act.kind != Act::kNone) || to_.act_before_residual) return;
+    // Sums are no larger than weights of 127 and inputs of 255 make them; a residual of floats may be anything.
+    const double most = 255.0 * 128.0 * (4.0 * static_cast<double>(spec.weight("weight").size) / out.c);
+    double largest = 0;
+    for (int c = 0; c < out.c; ++c) {
+      const double sum = most + std::fabs(static_cast<double>(ints(starts_)[c]));
+      const double y = sum * std::fabs(scale_.data()[c]) + std::fabs(bias_.data()[c]);
+      largest = std::max(largest, y);
+    }
+    if (epilogue_.has_residual) {
+      if (!spec.in.at(1).bytes()) return;
+      largest += 255.0 * spec.number("residual_step");
+    }
+    to_.direct = largest * to_.factor < 1e9;
+    if (clamp) {
+      to_.low = static_cast<int>(level(to_.act.lo, to_.factor, to_.zero));
+      to_.high = static_cast<int>(level(to_.act.hi, to_.factor, to_.zero));
+    }
+  }
+
   Epilogue epilogue_;
   Buffer starts_, scale_, bias_;
   Int8Out to_;
@@ -318,15 +347,16 @@ class Int8DepthwiseStep final : public Int8Step {
     if (w.size * 4 != static_cast<size_t>(kernel[0] * kernel[1] * padded)) {
       throw std::invalid_argument("int8_depthwise: the weight has not the bytes that channels and taps need");
     }
-    weights_ = Buffer(w.size);
-    std::memcpy(weights_.data(), w.data, w.size * sizeof(float));
     shape_.out_w = out.w;
     shape_.rows = static_cast<int>(kernel[0]);
     shape_.columns = static_cast<int>(kernel[1]);
+    weights_ = Buffer((kernels_.depthwise_bytes(shape_.rows, shape_.columns, padded) + 3) / sizeof(float));
+    kernels_.depthwise_pack(reinterpret_cast<const int8_t*>(w.data), shape_.rows, shape_.columns, padded,
+                            weights_.data());
     shape_.in_row = dilation[0] * in_.row * 4;
     shape_.in_column = dilation[1] * in_.pixel * 4;
     shape_.in_pixel = stride[1] * in_.pixel * 4;
-    shape_.weights_tap = padded;
+    shape_.padded = padded;
   }
 
   std::string kernel() const override { return std::string("int8_depthwise_") + isa_name(kernels_.isa); }
@@ -338,7 +368,7 @@ class Int8DepthwiseStep final : public Int8Step {
     for (int64_t i = begin; i < end; ++i) {
       Int8DepthwiseArgs a;
       a.in = from(ctx, i / out.h, i % out.h);
-      a.weights = reinterpret_cast<const int8_t*>(weights_.data());
+      a.weights = weights_.data();
       a.vectors = destination(ctx, i / out.h, i % out.h, 0, vectors_, a.to);
       kernels_.depthwise_row(shape_, a);
     }
