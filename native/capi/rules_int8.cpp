@@ -78,7 +78,7 @@ int64_t byte_pool_rule(StepRule& r) {
   r.bytes = true;
   r.inputs(1);
   const Tensor &in = r.s.in[0], &out = r.s.out;
-  r.require(in.bytes() && out.bytes() && in.n == out.n && in.c == out.c,
+  r.require(in.bytes() && out.bytes() && in.lanes > 1 && in.n == out.n && in.c == out.c,
             "needs two maps of bytes with the same channels");
   r.list("kernel", 2, 1, kMostStep);
   r.list("stride", 2, 1, kMostStep);

@@ -123,7 +123,7 @@ def test_pools_and_flattenings_of_bytes(isa: str) -> None:
     y = make.op("relu", linear(make, y, 20 * 5 * 4, 33))
     graph = make.graph(linear(make, y, 33, 10))
     net = compiled(graph, isa, 2)
-    assert "max_pool_u8" in kernels(net)
+    assert any(name.startswith("max_pool_u8") for name in kernels(net))
     assert sum(name.startswith("int8_conv_u8") for name in kernels(net)) == 3
     same(graph, net)
 

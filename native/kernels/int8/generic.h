@@ -19,6 +19,8 @@ constexpr bool kSumsFours =
 template <int V>
 constexpr size_t kPackedQuad = (kSumsFours<V> ? 4 : 8) * V;  // bytes
 
+constexpr ptrdiff_t kAhead = 2048;  // bytes of a stream of weights
+
 template <int V>
 struct ByteVec {
   typedef uint8_t type __attribute__((vector_size(V)));
@@ -221,7 +223,11 @@ template <int V, int T, int P>
       for (int k = 0; k < s.quads; ++k, weights += kPackedQuad<V>) {
         Quad<V> w[T];
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) w[t] = Quad<V>::of(weights + t * vector);
+        for (int t = 0; t < T; ++t) {
+          w[t] = Quad<V>::of(weights + t * vector);
+          // Of a single pixel every weight is used once, and comes from memory if the layer is large.
+          if constexpr (P == 1) __builtin_prefetch(weights + t * vector + kAhead);
+        }
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
           int32_t four;
@@ -499,6 +505,28 @@ void floats_row(const uint8_t* in, ptrdiff_t in_pixel, int pixels, int channels,
   }
 }
 
+template <int B>
+[[gnu::always_inline]] inline void largest_of(const uint8_t* in, ptrdiff_t row, ptrdiff_t column, int rows, int columns,
+                                              uint8_t* out) {
+  typedef uint8_t Bytes __attribute__((vector_size(B)));
+  typedef uint8_t Unaligned __attribute__((vector_size(B), aligned(1), may_alias));
+  Bytes most = {};
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < columns; ++j) {
+      const Bytes x = *reinterpret_cast<const Unaligned*>(in + i * row + j * column);
+      most = x > most ? x : most;
+    }
+  }
+  *reinterpret_cast<Unaligned*>(out) = most;
+}
+
+template <int V>
+void largest(const uint8_t* in, ptrdiff_t row, ptrdiff_t column, int rows, int columns, int channels, uint8_t* out) {
+  int c = 0;
+  for (; c + 4 * V <= channels; c += 4 * V) largest_of<4 * V>(in + c, row, column, rows, columns, out + c);
+  for (; c < channels; c += kInt8Group) largest_of<kInt8Group>(in + c, row, column, rows, columns, out + c);
+}
+
 // The value may be another one from here on, for all the compiler knows.
 template <int V>
 [[gnu::always_inline]] inline void keep_open(IVec<V>& value) {
@@ -553,6 +581,7 @@ Int8Kernels make_int8_of(Isa isa) {
           depthwise_row<V>,
           quantize_row<V>,
           floats_row<V>,
+          largest<V>,
           int8_peak<V>,
           static_cast<int64_t>(kPeakChains<V>) * V * 4};
 }

@@ -94,6 +94,9 @@ struct Int8Kernels {
   // And back: (q - zero) * step.
   void (*floats_row)(const uint8_t* in, ptrdiff_t in_pixel, int pixels, int channels, float step, int zero, float* out,
                      ptrdiff_t plane);
+  // The largest of `rows` x `columns` pixels, for each of `channels` channels (whole groups).
+  void (*largest)(const uint8_t* in, ptrdiff_t row, ptrdiff_t column, int rows, int columns, int channels,
+                  uint8_t* out);
   // `iterations` rounds of independent chains of dot products; returns something to keep.
   int32_t (*peak)(int64_t iterations);
   int64_t peak_products;  // of a round

@@ -112,9 +112,11 @@ class BytesToFloatsStep final : public RowStep {
 // The largest byte is that of the largest value; a window is clipped to the map.
 class BytePoolStep final : public RowStep {
  public:
-  explicit BytePoolStep(const StepSpec& spec) : in_(spec.in.at(0)) {
+  explicit BytePoolStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(int8_kernels(spec.isa)) {
     out = spec.out;
-    if (!in_.bytes() || !out.bytes()) throw std::invalid_argument("byte_pool: needs maps of bytes");
+    if (!in_.bytes() || !out.bytes() || in_.lanes == 1 || in_.c != out.c) {
+      throw std::invalid_argument("byte_pool: needs maps of bytes with the same channels, more than 4");
+    }
     const auto &kernel = spec.list("kernel", 2), &stride = spec.list("stride", 2), &padding = spec.list("padding", 4),
                &dilation = spec.list("dilation", 2);
     std::copy(kernel.begin(), kernel.end(), kernel_);
@@ -123,29 +125,34 @@ class BytePoolStep final : public RowStep {
     std::copy(dilation.begin(), dilation.end(), dilation_);
   }
 
-  std::string kernel() const override { return "max_pool_u8"; }
+  std::string kernel() const override { return std::string("max_pool_u8_") + isa_name(kernels_.isa); }
 
  private:
   void row(const RunContext& ctx, int64_t n, int64_t y) const override {
     const uint8_t* from = bytes(static_cast<const float*>(ctx.at(in_))) + n * in_.image * 4;
     uint8_t* to = bytes(ctx.at(out) + n * out.image + y * out.row);
-    const int64_t count = out.pixel * 4;
-    for (int64_t x = 0; x < out.w; ++x, to += count) {
-      std::memset(to, 0, static_cast<size_t>(count));
-      for (int64_t i = 0; i < kernel_[0]; ++i) {
-        const int64_t row = y * stride_[0] - padding_[0] + i * dilation_[0];
-        if (row < 0 || row >= in_.h) continue;
-        for (int64_t j = 0; j < kernel_[1]; ++j) {
-          const int64_t column = x * stride_[1] - padding_[1] + j * dilation_[1];
-          if (column < 0 || column >= in_.w) continue;
-          const uint8_t* p = from + (row * in_.row + column * in_.pixel) * 4;
-          for (int64_t k = 0; k < count; ++k) to[k] = std::max(to[k], p[k]);
-        }
-      }
+    int64_t row0, rows, column0, columns;
+    window(0, y, in_.h, row0, rows);
+    for (int64_t x = 0; x < out.w; ++x, to += out.pixel * 4) {
+      window(1, x, in_.w, column0, columns);
+      kernels_.largest(from + (row0 * in_.row + column0 * in_.pixel) * 4, dilation_[0] * in_.row * 4,
+                       dilation_[1] * in_.pixel * 4, static_cast<int>(rows), static_cast<int>(columns),
+                       static_cast<int>(out.pixel) * 4, to);
     }
   }
 
+  // The taps of an output along an axis that lie in the map: the first, and how many.
+  void window(int axis, int64_t output, int64_t size, int64_t& first, int64_t& count) const {
+    const int64_t start = output * stride_[axis] - padding_[axis];
+    int64_t skipped = 0;
+    while (start + skipped * dilation_[axis] < 0) ++skipped;
+    first = start + skipped * dilation_[axis];
+    count = 0;
+    while (skipped + count < kernel_[axis] && first + count * dilation_[axis] < size) ++count;
+  }
+
   Tensor in_;
+  const Int8Kernels& kernels_;
   int64_t kernel_[2], stride_[2], padding_[2], dilation_[2];
 };
 

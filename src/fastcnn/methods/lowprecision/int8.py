@@ -173,7 +173,7 @@ class Int8Conversion:
     def run(self, batches: Sequence[Tensor]) -> fx.GraphModule:
         """Calibrate, then replace."""
         taken = {name: node for name, node in self._nodes.items() if name not in self.reasons}
-        values = {node.args[0] for node in taken.values()}
+        values = {node.args[0] for node in taken.values()} | self._added(set(taken.values()))
         seen = _Watch(self.graph, values)
         for batch in batches:
             seen.run(batch)
@@ -223,6 +223,15 @@ class Int8Conversion:
             levels[made] = levels.pop(node)
         error = relative_error(weight, whole.float() * steps.reshape(-1, *[1] * (weight.dim() - 1)))
         self.reports.append(_report(name, weight, bias, "", error))
+
+    def _added(self, taken: set[fx.Node]) -> set[fx.Node]:
+        """Of two layers whose outputs are added up the one that runs first: the other can add its levels."""
+        found = set()
+        order = {node: place for place, node in enumerate(self.graph.graph.nodes)}
+        for node in self.graph.graph.nodes:
+            if node.target in _ADDS and len(node.args) > 1 and node.args[0] in taken and node.args[1] in taken:
+                found.add(min(node.args[:2], key=lambda argument: order[argument]))
+        return found
 
     def _buffer(self, name: str, value: Tensor) -> fx.Node:
         """A node that reads a new buffer."""

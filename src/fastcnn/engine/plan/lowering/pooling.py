@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastcnn.engine.graph.graph import Node
-from fastcnn.engine.plan.lowering.int8 import wanted
+from fastcnn.engine.plan.lowering.int8 import NARROW, wanted
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
 from fastcnn.engine.plan.slots import Slot
 
@@ -33,7 +33,7 @@ def pool(low: Lowerer, node: Node) -> None:
         low.emit("sign_pool", node.name, [low.bits(node.inputs[0])], low.new_bits(node.name), attrs=attrs, node=node)
         return
     levels = wanted(low, node.name)
-    if node.op == "max_pool2d" and levels is not None:
+    if node.op == "max_pool2d" and levels is not None and low.dims(node.name)[1] > NARROW:
         known = low.known_bytes(node.inputs[0], levels)
         if known is not None:
             attrs = {key: attrs[key] for key in ("kernel", "stride", "padding", "dilation")} | {"border": levels[1]}
