@@ -1,4 +1,4 @@
-"""``fastcnn export``: a net becomes a program for the C library."""
+"""``fastcnn export``: a net becomes a program for the C library, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export_command(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="FILE.fcnn, FILE.onnx or package.module:callable")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.fcp", help=OUT_HELP)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.fcp|FILE.onnx", help=OUT_HELP)] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option("--shape", metavar="N,C,H,W", help="input shape, once for each input; default: the file's own"),
@@ -45,7 +45,7 @@ def export_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a program (.fcp) that fastcnn.h runs without Python: for one set of shapes and one instruction set."""
+    """Write a program (.fcp) that fastcnn.h runs without Python, for one set of shapes and one CPU; or ONNX."""
     if c_flags:
         _print_flags(as_json)
         return
@@ -53,7 +53,7 @@ def export_command(
         missing = "MODEL" if model is None else "--out"
         raise CliError(f"{missing} is missing", hint="fastcnn export net.fcnn --out net.fcp")
     check_count(threads, "--threads")
-    check_output(out, suffix=".fcp")
+    check_output(out, suffix=".onnx" if out.suffix == ".onnx" else ".fcp")
     shapes = [parse_shape(text) for text in shape or []]
     net = _open(model, weights, shapes, threads, tolerance, plan)
     if shapes and len(shapes) != len(net.graph.inputs):
@@ -61,6 +61,11 @@ def export_command(
             f"--shape is given {len(shapes)} times, the net has {len(net.graph.inputs)} inputs",
             hint=" ".join(f"--shape {','.join(map(str, v.shape))}" for v in net.graph.inputs),
         )
+    if out.suffix == ".onnx":
+        net.to_onnx(out, *shapes)
+        size = out.stat().st_size
+        emit(as_json, {"path": str(out), "bytes": size}, f"{out}: {size:,} bytes")
+        return
     report = net.export(out, *shapes)
     emit(as_json, plain(report), str(report))
 

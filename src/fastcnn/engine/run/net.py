@@ -177,6 +177,32 @@ class CompiledNet:
         )  # fmt: skip
         return save_graph(path, self.graph, plan_hint=hint, meta={**self.meta, **meta})
 
+    def to_onnx(self, path: str | Path, *shapes: Sequence[int]) -> None:
+        """Write the net as ONNX, for engines that are not ours: the function alone, without a plan.
+
+        Layers of 8 bits are float ones between quantise-dequantise pairs, which int8 engines fuse; codebooks,
+        structured layers and signs are dense weights. The batch may be of any size, other extents are the example's.
+
+        Parameters
+        ----------
+        path : str or Path
+            Usually ``.onnx``.
+        *shapes : sequence of int, optional
+            One per input; the example's if none is given.
+
+        Raises
+        ------
+        GraphError
+            (a ValueError) For an op that has no form in ONNX; it names the node.
+        MissingExtraError
+            Without the onnx package.
+        OSError
+            If the file cannot be written; nothing half-written is left.
+        """
+        from fastcnn.engine.onnx_export import export_onnx
+
+        export_onnx(self.graph, [tuple(map(int, shape)) for shape in shapes] or self._example, path)
+
     def export(self, path: str | Path, *shapes: Sequence[int]) -> ProgramReport:
         """Write a program for the C library (``fastcnn.h``): this net for one set of input shapes.
 
