@@ -94,9 +94,7 @@ int64_t int8_conv_rule(StepRule& r) {
   const Tensor &in = r.s.in[0], &out = r.s.out;
   const auto& tile = r.list("tile", 2, 1, 64);
   const Int8Kernels& kernels = int8_kernels(r.p.isa);
-  const auto known = [&](const Int8Tile& t) { return t.vectors == tile[0] && t.pixels == tile[1]; };
-  r.require(std::any_of(kernels.tiles, kernels.tiles + kernels.tile_count, known),
-            "no such tile on this instruction set");
+  r.require(has_tile(kernels.tiles, kernels.tile_count, tile[0], tile[1]), "no such tile on this instruction set");
   const FloatArray& w = r.weight("weight", 2);
   const int64_t words = bounded_product({taps, in.lanes});
   r.require(words <= 1 << 15, "the kernel is too large");

@@ -61,9 +61,7 @@ int64_t sign_conv_rule(StepRule& r) {
   r.integer("length", 1, 1 << 24);
   const auto& tile = r.list("tile", 2, 1, 64);
   const BitsKernels& kernels = bits_kernels(r.p.isa);
-  const auto known = [&](const BitsTile& t) { return t.vectors == tile[0] && t.pixels == tile[1]; };
-  r.require(std::any_of(kernels.tiles, kernels.tiles + kernels.tile_count, known),
-            "no such tile on this instruction set");
+  r.require(has_tile(kernels.tiles, kernels.tile_count, tile[0], tile[1]), "no such tile on this instruction set");
   const FloatArray& w = r.weight("weight", 2);
   const int64_t words = bounded_product({kernel[0], kernel[1], (in.c / groups + 31) / 32});
   r.require(words <= 1 << 24, "the kernel is too large");

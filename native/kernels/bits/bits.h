@@ -8,15 +8,9 @@
 
 #include "base/activation.h"
 #include "base/isa.h"
+#include "kernels/row_tile.h"
 
 namespace fastcnn {
-
-constexpr int kBitsMostVectors = 4, kBitsMostPixels = 8;
-
-// A register tile: channel vectors by pixels.
-struct BitsTile {
-  int vectors, pixels;
-};
 
 // One row of outputs, some channel vectors. Taps are `runs` x `run_taps` runs of `words` words each: the taps of a
 // kernel row are one run where they follow each other in memory.
@@ -52,9 +46,9 @@ struct BitsConvArgs {
 struct BitsKernels {
   Isa isa;
   int lanes;
-  const BitsTile* tiles;  // best first
+  const RowTile* tiles;  // best first
   int tile_count;
-  void (*conv_row)(const BitsTile&, const BitsConvShape&, const BitsConvArgs&);
+  void (*conv_row)(const RowTile&, const BitsConvShape&, const BitsConvArgs&);
   // A row of a blocked map (planes `plane` floats apart) to bits: set where scale * x + shift >= 0 does not hold; both
   // null, or padded to whole words of channels.
   void (*pack_row)(const float* in, ptrdiff_t plane, int pixels, int channels, const float* scale, const float* shift,

@@ -220,33 +220,14 @@ template <int V, int T, int P>
   }
 }
 
-// P pixels at a time, what is left by halves.
-template <int V, int T, int P>
-[[gnu::noinline]] void conv_pixels(const BitsConvShape& s, const BitsConvArgs& a, int v, int first) {
-  for (; first + P <= s.out_w; first += P) conv_tile<V, T, P>(s, a, v, first);
-  if constexpr (P > 1) {
-    if (first < s.out_w) conv_pixels<V, T, P / 2>(s, a, v, first);
+struct BitsRow {
+  using Shape = BitsConvShape;
+  using Args = BitsConvArgs;
+  template <int V, int T, int P>
+  [[gnu::always_inline]] static void tile(const Shape& s, const Args& a, int v, int first) {
+    conv_tile<V, T, P>(s, a, v, first);
   }
-}
-
-template <int V, int T, int P>
-void conv_vectors(const BitsConvShape& s, const BitsConvArgs& a) {
-  int v = 0;
-  for (; v + T <= a.vectors; v += T) conv_pixels<V, T, P>(s, a, v, 0);
-  for (; v < a.vectors; ++v) conv_pixels<V, 1, P>(s, a, v, 0);
-}
-
-template <int T, int P>
-struct BitsTileOf {
-  static constexpr int kVectors = T, kPixels = P;
 };
-
-template <int V, class... Tiles>
-void conv_row(const BitsTile& tile, const BitsConvShape& s, const BitsConvArgs& a) {
-  static_cast<void>(((tile.vectors == Tiles::kVectors && tile.pixels == Tiles::kPixels &&
-                      (conv_vectors<V, Tiles::kVectors, Tiles::kPixels>(s, a), true)) ||
-                     ...));
-}
 
 template <int V>
 void pack_row(const float* in, ptrdiff_t plane, int pixels, int channels, const float* scale, const float* shift,
@@ -312,18 +293,24 @@ uint32_t bits_peak(int64_t iterations) {
 
 template <int V, class... Tiles>
 BitsKernels make_bits_of(Isa isa) {
-  static constexpr BitsTile tiles[] = {{Tiles::kVectors, Tiles::kPixels}...};
-  return {isa,           V, tiles, static_cast<int>(sizeof...(Tiles)), conv_row<V, Tiles...>, pack_row<V>, bits_peak<V>,
+  static constexpr RowTile tiles[] = {{Tiles::kVectors, Tiles::kPixels}...};
+  return {isa,
+          V,
+          tiles,
+          static_cast<int>(sizeof...(Tiles)),
+          tile_row<BitsRow, V, Tiles...>,
+          pack_row<V>,
+          bits_peak<V>,
           kPeakChains<V>};
 }
 
 template <int V>
 BitsKernels make_bits(Isa isa) {
   if constexpr (kCountsLanes<V>) {
-    return make_bits_of<V, BitsTileOf<2, 7>, BitsTileOf<2, 8>, BitsTileOf<4, 4>, BitsTileOf<4, 6>, BitsTileOf<4, 5>,
-                        BitsTileOf<4, 7>, BitsTileOf<4, 1>>(isa);
+    return make_bits_of<V, RowTileOf<2, 7>, RowTileOf<2, 8>, RowTileOf<4, 4>, RowTileOf<4, 6>, RowTileOf<4, 5>,
+                        RowTileOf<4, 7>, RowTileOf<4, 1>>(isa);
   } else {
-    return make_bits_of<V, BitsTileOf<2, 4>, BitsTileOf<1, 7>, BitsTileOf<4, 2>, BitsTileOf<4, 1>>(isa);
+    return make_bits_of<V, RowTileOf<2, 4>, RowTileOf<1, 7>, RowTileOf<4, 2>, RowTileOf<4, 1>>(isa);
   }
 }
 

@@ -265,33 +265,14 @@ template <int V, int T, int P>
   }
 }
 
-// P pixels at a time, what is left by halves.
-template <int V, int T, int P>
-[[gnu::noinline]] void conv_pixels(const Int8ConvShape& s, const Int8ConvArgs& a, int v, int first) {
-  for (; first + P <= s.out_w; first += P) conv_tile<V, T, P>(s, a, v, first);
-  if constexpr (P > 1) {
-    if (first < s.out_w) conv_pixels<V, T, P / 2>(s, a, v, first);
+struct Int8Row {
+  using Shape = Int8ConvShape;
+  using Args = Int8ConvArgs;
+  template <int V, int T, int P>
+  [[gnu::always_inline]] static void tile(const Shape& s, const Args& a, int v, int first) {
+    conv_tile<V, T, P>(s, a, v, first);
   }
-}
-
-template <int V, int T, int P>
-void conv_vectors(const Int8ConvShape& s, const Int8ConvArgs& a) {
-  int v = 0;
-  for (; v + T <= a.vectors; v += T) conv_pixels<V, T, P>(s, a, v, 0);
-  for (; v < a.vectors; ++v) conv_pixels<V, 1, P>(s, a, v, 0);
-}
-
-template <int T, int P>
-struct Int8TileOf {
-  static constexpr int kVectors = T, kPixels = P;
 };
-
-template <int V, class... Tiles>
-void conv_row(const Int8Tile& tile, const Int8ConvShape& s, const Int8ConvArgs& a) {
-  static_cast<void>(((tile.vectors == Tiles::kVectors && tile.pixels == Tiles::kPixels &&
-                      (conv_vectors<V, Tiles::kVectors, Tiles::kPixels>(s, a), true)) ||
-                     ...));
-}
 
 // acc + x * w in every lane, for bytes x and weights w that were widened.
 template <int V>
@@ -527,74 +508,33 @@ void largest(const uint8_t* in, ptrdiff_t row, ptrdiff_t column, int rows, int c
   for (; c < channels; c += kInt8Group) largest_of<kInt8Group>(in + c, row, column, rows, columns, out + c);
 }
 
-// The value may be another one from here on, for all the compiler knows.
-template <int V>
-[[gnu::always_inline]] inline void keep_open(IVec<V>& value) {
-#if defined(__AVX512F__)
-  __asm__ volatile("" : "+v"(value));
-#elif defined(__AVX2__)
-  if constexpr (V == 8) {
-    __asm__ volatile("" : "+x"(value));
-  } else {
-    __asm__ volatile("" : "+m"(value));
-  }
-#else
-  __asm__ volatile("" : "+m"(value));
-#endif
-}
-
-template <int V>
-constexpr int kPeakChains = V == 16 ? 12 : 4;
-
-template <int V>
-int32_t int8_peak(int64_t iterations) {
-  constexpr int kChains = kPeakChains<V>;
-  IVec<V> acc[kChains] = {}, x = 0x01020304 - IVec<V>{};
-  Quad<V> w;
-  w.even = 0x01010101 - IVec<V>{};
-  w.odd = w.even;
-  for (int64_t k = 0; k < iterations; ++k) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) acc[i] = add_products<V>(acc[i], x, w);
-    keep_open<V>(x);
-  }
-  IVec<V> sum = {};
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) sum += acc[i];
-  int32_t total = 0;
-  for (int l = 0; l < V; ++l) total += sum[l];
-  return total;
-}
-
 template <int V, class... Tiles>
 Int8Kernels make_int8_of(Isa isa) {
-  static constexpr Int8Tile tiles[] = {{Tiles::kVectors, Tiles::kPixels}...};
+  static constexpr RowTile tiles[] = {{Tiles::kVectors, Tiles::kPixels}...};
   return {isa,
           V,
           tiles,
           static_cast<int>(sizeof...(Tiles)),
           packed_bytes<V>,
           pack<V>,
-          conv_row<V, Tiles...>,
+          tile_row<Int8Row, V, Tiles...>,
           depthwise_bytes<V>,
           depthwise_pack<V>,
           depthwise_row<V>,
           quantize_row<V>,
           floats_row<V>,
-          largest<V>,
-          int8_peak<V>,
-          static_cast<int64_t>(kPeakChains<V>) * V * 4};
+          largest<V>};
 }
 
 template <int V>
 Int8Kernels make_int8(Isa isa) {
   if constexpr (kSumsFours<V>) {
-    return make_int8_of<V, Int8TileOf<4, 7>, Int8TileOf<2, 14>, Int8TileOf<2, 8>, Int8TileOf<4, 6>, Int8TileOf<4, 5>,
-                        Int8TileOf<4, 1>>(isa);
+    return make_int8_of<V, RowTileOf<4, 7>, RowTileOf<2, 14>, RowTileOf<2, 8>, RowTileOf<4, 6>, RowTileOf<4, 5>,
+                        RowTileOf<4, 1>>(isa);
   } else if constexpr (V == 16) {
-    return make_int8_of<V, Int8TileOf<2, 7>, Int8TileOf<2, 8>, Int8TileOf<4, 4>, Int8TileOf<4, 1>>(isa);
+    return make_int8_of<V, RowTileOf<2, 7>, RowTileOf<2, 8>, RowTileOf<4, 4>, RowTileOf<4, 1>>(isa);
   } else {
-    return make_int8_of<V, Int8TileOf<2, 4>, Int8TileOf<1, 7>, Int8TileOf<4, 1>>(isa);
+    return make_int8_of<V, RowTileOf<2, 4>, RowTileOf<1, 7>, RowTileOf<4, 1>>(isa);
   }
 }
 

@@ -11,15 +11,11 @@
 
 #include "base/activation.h"
 #include "base/isa.h"
+#include "kernels/row_tile.h"
 
 namespace fastcnn {
 
 constexpr int kInt8Group = 16;  // channels
-constexpr int kInt8MostVectors = 4;
-
-struct Int8Tile {
-  int vectors, pixels;
-};
 
 // What becomes of the sums of a row, by channel vector and pixel.
 struct Int8Out {
@@ -76,13 +72,13 @@ struct Int8DepthwiseArgs {
 struct Int8Kernels {
   Isa isa;
   int lanes;
-  const Int8Tile* tiles;  // best first; the last is for one pixel
+  const RowTile* tiles;  // best first; the last is for one pixel
   int tile_count;
   // Bytes that `quads` quadruples of weights of one vector take.
   size_t (*packed_bytes)(int64_t quads);
   // [vector][quad][lane][4] to what conv_row reads.
   void (*pack)(const int8_t* weights, int64_t quads, void* out);
-  void (*conv_row)(const Int8Tile&, const Int8ConvShape&, const Int8ConvArgs&);
+  void (*conv_row)(const RowTile&, const Int8ConvShape&, const Int8ConvArgs&);
   size_t (*depthwise_bytes)(int rows, int columns, int padded);
   // [tap][channel] to what depthwise_row reads.
   void (*depthwise_pack)(const int8_t* weights, int rows, int columns, int padded, void* out);
@@ -97,9 +93,6 @@ struct Int8Kernels {
   // The largest of `rows` x `columns` pixels, for each of `channels` channels (whole groups).
   void (*largest)(const uint8_t* in, ptrdiff_t row, ptrdiff_t column, int rows, int columns, int channels,
                   uint8_t* out);
-  // `iterations` rounds of independent chains of dot products; returns something to keep.
-  int32_t (*peak)(int64_t iterations);
-  int64_t peak_products;  // of a round
 };
 
 const Int8Kernels& int8_kernels(Isa isa);

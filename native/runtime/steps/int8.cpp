@@ -299,8 +299,7 @@ class Int8ConvStep final : public Int8Step {
     shape_.in_pixel = stride[1] * in_.pixel * 4;
     const auto& tile = spec.list("tile", 2);
     tile_ = {static_cast<int>(tile[0]), static_cast<int>(tile[1])};
-    const auto known = [&](const Int8Tile& t) { return t.vectors == tile_.vectors && t.pixels == tile_.pixels; };
-    if (!std::any_of(kernels_.tiles, kernels_.tiles + kernels_.tile_count, known)) {
+    if (!has_tile(kernels_.tiles, kernels_.tile_count, tile_.vectors, tile_.pixels)) {
       throw std::invalid_argument("int8_conv: there are no kernels for that tile");
     }
   }
@@ -337,7 +336,7 @@ class Int8ConvStep final : public Int8Step {
   }
 
   Int8ConvShape shape_;
-  Int8Tile tile_{};
+  RowTile tile_{};
   Buffer weights_;
   ptrdiff_t vector_bytes_ = 0;
 };

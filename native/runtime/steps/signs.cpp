@@ -142,8 +142,7 @@ class SignConvStep final : public Step {
               static_cast<int>((kernel[0] - 1) * dilation[0] + 1)};
     const auto& tile = spec.list("tile", 2);
     tile_ = {static_cast<int>(tile[0]), static_cast<int>(tile[1])};
-    const auto known = [&](const BitsTile& t) { return t.vectors == tile_.vectors && t.pixels == tile_.pixels; };
-    if (!std::any_of(kernels_.tiles, kernels_.tiles + kernels_.tile_count, known)) {
+    if (!has_tile(kernels_.tiles, kernels_.tile_count, tile_.vectors, tile_.pixels)) {
       throw std::invalid_argument("sign_conv: there are no kernels for that tile");
     }
     if (out.signs()) {
@@ -277,7 +276,7 @@ class SignConvStep final : public Step {
   Tensor in_, residual_;
   const BitsKernels& kernels_;
   BitsConvShape shape_;
-  BitsTile tile_{};
+  RowTile tile_{};
   RowReach reach_;
   Epilogue epilogue_;
   Buffer weights_, limits_, scale_, corrections_;

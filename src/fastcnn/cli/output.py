@@ -8,14 +8,14 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastcnn._files import write_atomically as write_atomically
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -87,20 +87,6 @@ def _bar() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file, text in UTF-8, so that it is either whole or not there."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        # mkstemp makes files private; a result is an ordinary file.
-        os.chmod(name, 0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def plain(value: Any) -> Any:
     """Turn dataclasses, arrays, paths and numpy numbers into what JSON holds; NaN and infinity become strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -127,12 +113,6 @@ def plain(value: Any) -> Any:
 def dict_or_text(value: Any) -> Any:
     """A mapping as a dict, anything else as its text."""
     return {str(k): plain(v) for k, v in value.items()} if hasattr(value, "items") else str(value)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 @contextlib.contextmanager

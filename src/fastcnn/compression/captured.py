@@ -39,12 +39,19 @@ def convert_captured(
         why = obstacle(layer, name, tied)
         if not why and getattr(layer, "padding_mode", "zeros") != "zeros":
             why = f"padding_mode={layer.padding_mode!r} has no form of levels"
+        if not why and getattr(layer, "padding", 0) == "same" and _is_uneven(layer):
+            why = "padding='same' of its kernel is uneven"
         if why:
             reasons.setdefault(name, why)
     conversion = method.session(capture_graph(model, batches[0]), config, names, reasons)
     made: nn.Module = conversion.run(batches)
     attach(made, conversion.reports)
     return made.eval()
+
+
+def _is_uneven(conv: nn.Conv2d) -> bool:
+    """Whether "same" means one row or column more after the map than before it."""
+    return any(d * (k - 1) % 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
 
 
 def capture_graph(model: nn.Module, inputs: Tensor) -> fx.GraphModule:

@@ -7,6 +7,7 @@ checkpoint, so that hours of training can be had in pieces.
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import statistics
@@ -220,6 +221,25 @@ def versus(ours: Spread, theirs: Spread) -> dict[str, Any]:
     if deviation is not None and abs(difference) > deviation:
         ahead = "first" if difference > 0 else "second"
     return {"difference": difference, "sd": deviation, "ahead": ahead}
+
+
+def add_arguments(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
+    """What every command of trials takes, and what it gives to the processes it starts."""
+    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results of trainings")
+    parser.add_argument("--out", type=Path, help="JSON file to write: all results, and the gates")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
+    parser.add_argument("--trial", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+
+
+def complaint(options: argparse.Namespace) -> str:
+    """What is wrong with them; empty if nothing is."""
+    if options.out is None:
+        return "--out is missing: name the JSON file to write"
+    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        return f"--seeds: {' '.join(map(str, options.seeds))} must be different numbers from 0 up"
+    return "--jobs must be at least 1" if options.jobs < 1 else ""
 
 
 def parameters(model: nn.Module) -> int:

@@ -182,6 +182,28 @@ def test_layers_that_stay_say_why() -> None:
         fc.convert(reflect, fc.Int8Config(), data=x)
 
 
+def test_same_padding_and_inputs_of_more_axes() -> None:
+    x = torch.randn(8, 8, 12, 12)
+    even = nn.Sequential(nn.Conv2d(8, 8, 3, padding="same", dilation=2), nn.ReLU(), nn.Conv2d(8, 8, 3, padding="valid"))
+    small = fc.convert(even.eval(), fc.Int8Config(), data=x)
+    assert {line.status for line in fc.report(small)} == {"done"}
+    with torch.no_grad():
+        assert float((small(x) - even(x)).abs().max() / even(x).abs().max()) < 0.05
+    odd = nn.Sequential(nn.Conv2d(8, 8, 2, padding="same"), nn.Conv2d(8, 8, 1), nn.Linear(12, 5)).eval()
+    lines = {line.layer: line for line in fc.report(fc.convert(odd, fc.Int8Config(), data=x))}
+    assert "uneven" in lines["0"].why
+    assert lines["1"].status == "done"
+    assert "more axes than (N, I)" in lines["2"].why
+
+
+def test_a_gaussian_weight_errs_as_its_page_says() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64, 3, 3)
+    whole, steps = quantize_weight(weight)
+    error = (whole * steps[:, None, None, None] - weight).norm() / weight.norm()
+    assert 0.0065 < float(error) < 0.0075
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="Int8Config needs calibration inputs"):
         fc.convert(net(), fc.Int8Config())

@@ -27,6 +27,22 @@ def _bias(a: Arguments) -> Constant | None:
     return None if a.get("bias") is None else a.constant("bias")
 
 
+def _map(a: Arguments, lower: Lowering) -> str:
+    """The input of a 2-d convolution, which has a batch axis as every value of the graph does."""
+    x = a.value("x")
+    if lower.rank(x) != 4:
+        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    return x
+
+
+def _flat(a: Arguments, lower: Lowering) -> str:
+    """The input (N, I) of a fully connected layer."""
+    x = a.value("x")
+    if lower.rank(x) != 2:
+        raise Unsupported(f"the input is not (N, I) but {lower.shape(x)}")
+    return x
+
+
 def _window(a: Arguments) -> dict[str, Any]:
     """How a 2-d convolution walks, in the graph's words."""
     padding = spread(a["padding"], 2) * 2 if len(a["padding"]) < 4 else [int(side) for side in a["padding"]]
@@ -41,9 +57,7 @@ def _window(a: Arguments) -> dict[str, Any]:
 @lowers("fastcnn::codebook_conv2d")
 def codebook_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution whose weight is codebook[codes]."""
-    x = a.value("x")
-    if lower.rank(x) != 4:
-        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    x = _map(a, lower)
     return lower.emit(
         "codebook_conv2d",
         [x],
@@ -65,9 +79,7 @@ def codebook_linear(lower: Lowering, a: Arguments) -> str:
 @lowers("fastcnn::fft_conv2d", "fastcnn::winograd_conv2d")
 def transform_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution by FFT or Winograd: a plain one with the same weight, as the planner chooses algorithms itself."""
-    x = a.value("x")
-    if lower.rank(x) != 4:
-        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    x = _map(a, lower)
     return lower.emit(
         "conv2d",
         [x],
@@ -125,9 +137,7 @@ def block_circulant_linear(lower: Lowering, a: Arguments) -> str:
 @lowers("fastcnn::block_circulant_conv2d")
 def block_circulant_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution of circulant blocks."""
-    x = a.value("x")
-    if lower.rank(x) != 4:
-        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    x = _map(a, lower)
     return lower.emit(
         "block_circulant_conv2d",
         [x],
@@ -205,9 +215,7 @@ def _levels(a: Arguments) -> dict[str, Any]:
 @lowers("fastcnn::int8_conv2d")
 def int8_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution of bytes."""
-    x = a.value("x")
-    if lower.rank(x) != 4:
-        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    x = _map(a, lower)
     return lower.emit(
         "int8_conv2d",
         [x],
@@ -219,9 +227,7 @@ def int8_conv2d(lower: Lowering, a: Arguments) -> str:
 @lowers("fastcnn::int8_linear")
 def int8_linear(lower: Lowering, a: Arguments) -> str:
     """Fully connected layer of bytes."""
-    x = a.value("x")
-    if lower.rank(x) != 2:
-        raise Unsupported(f"the input is not (N, I) but {lower.shape(x)}")
+    x = _flat(a, lower)
     return lower.emit(
         "int8_linear",
         [x],
@@ -233,9 +239,7 @@ def int8_linear(lower: Lowering, a: Arguments) -> str:
 @lowers("fastcnn::binary_conv2d")
 def binary_conv2d(lower: Lowering, a: Arguments) -> str:
     """Convolution with weights of one bit."""
-    x = a.value("x")
-    if lower.rank(x) != 4:
-        raise Unsupported(f"the input has no batch axis (shape {lower.shape(x)})")
+    x = _map(a, lower)
     return lower.emit(
         "binary_conv2d",
         [x],
@@ -254,9 +258,7 @@ def binary_conv2d(lower: Lowering, a: Arguments) -> str:
 @lowers("fastcnn::binary_linear")
 def binary_linear(lower: Lowering, a: Arguments) -> str:
     """Fully connected layer with weights of one bit."""
-    x = a.value("x")
-    if lower.rank(x) != 2:
-        raise Unsupported(f"the input is not (N, I) but {lower.shape(x)}")
+    x = _flat(a, lower)
     return lower.emit(
         "binary_linear",
         [x],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcnn._files import write_atomically
 from fastcnn.engine.graph.graph import Graph, GraphError
 from fastcnn.engine.graph.ops import where
 from fastcnn.engine.graph.schema import Shape
@@ -87,13 +86,4 @@ def export_onnx(graph: Graph, shapes: Sequence[Shape], path: str | Path) -> None
     from fastcnn._extras import require
 
     require("onnx", extra="onnx", purpose="ONNX export")
-    data = to_model(graph, shapes).SerializeToString()
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(Path(path), to_model(graph, shapes).SerializeToString())

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from fastcnn.methods.contract import (
-    DeclinedError,
     LayerReport,
     MethodConfig,
     check_choice,
@@ -164,11 +163,14 @@ class Int8Conversion:
     def __init__(
         self, graph: fx.GraphModule, config: Int8Config, layers: Sequence[str], reasons: Mapping[str, str]
     ) -> None:
-        self.graph, self.config, self.reasons = graph, config, reasons
+        self.graph, self.config = graph, config
         self.layers = list(layers)
         self.reports: list[LayerReport] = []
+        plain_paddings(graph)
         fold_batch_norms(graph)
         self._nodes = {name: node for name, node in _weighted(graph) if name in set(layers)}
+        own = {name: why for name, node in self._nodes.items() if (why := self._obstacle(node))}
+        self.reasons = {**own, **reasons}
 
     def run(self, batches: Sequence[Tensor]) -> fx.GraphModule:
         """Calibrate, then replace."""
@@ -187,19 +189,27 @@ class Int8Conversion:
         self.graph.recompile()
         return self.graph
 
+    def _obstacle(self, node: fx.Node) -> str:
+        """Why a layer cannot be had; empty if it can."""
+        weight, _ = _tensors(self.graph, node)
+        if weight[0].numel() > MOST_PRODUCTS:
+            return f"an output has {weight[0].numel()} products: more than the {MOST_PRODUCTS} that 32 bits hold"
+        given: Any = node.args[0]
+        if node.target is _LINEAR and given.meta["val"].dim() != 2:
+            return "its inputs have more axes than (N, I)"
+        return ""
+
     def _convert(self, name: str, levels: dict[Any, Levels]) -> None:
         node = self._nodes.get(name)
         if node is None:
-            self.reports.append(_report(name, None, None, "the net does not use it on the example input"))
+            why = self.reasons.get(name, "the net does not use it on the example input")
+            self.reports.append(_report(name, None, None, why))
             return
         weight, bias = _tensors(self.graph, node)
-        try:
-            if name in self.reasons:
-                raise DeclinedError(self.reasons[name])
-            whole, steps = quantize_weight(weight)
-        except DeclinedError as why:
-            self.reports.append(_report(name, weight, bias, str(why)))
+        if name in self.reasons:
+            self.reports.append(_report(name, weight, bias, self.reasons[name]))
             return
+        whole, steps = quantize_weight(weight)
         chosen = levels[node.args[0]]
         prefix = name.replace(".", "_")
         scale = (steps.double() / chosen.factor).float()
@@ -276,19 +286,34 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises
     ------
-    DeclinedError
-        If an output has too many products for sums of 32 bits.
     ValueError
         If a weight is NaN or Inf.
     """
     check_finite(weight, "weight")
-    if weight[0].numel() > MOST_PRODUCTS:
-        raise DeclinedError(f"an output has {weight[0].numel()} products: more than the {MOST_PRODUCTS} of 32 bits")
     flat = weight.detach().double().flatten(1)
     steps = flat.abs().amax(1) / 127
     steps = torch.where(steps > 0, steps, 1.0)
     whole = (flat / steps[:, None]).round().clamp(-127, 127).to(torch.int8).reshape(weight.shape)
     return whole, steps.float()
+
+
+def plain_paddings(graph: fx.GraphModule) -> None:
+    """Write paddings that are words as numbers, where both sides are equal."""
+    for node in graph.graph.nodes:
+        if node.target is not torch.ops.aten.conv2d.padding:
+            continue
+        weight = _constant(graph, node.args[1])
+        given = list(node.args)
+        x, w, bias, stride, word, dilation, groups = given + [None, [1, 1], "valid", [1, 1], 1][len(given) - 2 :]
+        if weight is None:
+            continue
+        total = (
+            [0, 0] if word == "valid" else [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
+        )
+        if total[0] % 2 == total[1] % 2 == 0:
+            node.target = _CONV
+            node.args = (x, w, bias, stride, [total[0] // 2, total[1] // 2], dilation, groups)
+    graph.recompile()
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:

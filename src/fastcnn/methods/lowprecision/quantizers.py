@@ -16,11 +16,6 @@ def straight(x: Tensor, value: Tensor) -> Tensor:
     return y
 
 
-def straight_sign(x: Tensor) -> Tensor:
-    """Sign whose gradient is 1 everywhere."""
-    return straight(x, sign(x))
-
-
 def polynomial_sign(x: Tensor) -> Tensor:
     """Sign whose gradient is 2 - 2 |x| on [-1, 1] and 0 elsewhere.
 

@@ -40,6 +40,8 @@ from fastcnn.reproduction.structured.dense_layers import pictures as mnist_pictu
 from fastcnn.reproduction.trials import (
     Spread,
     Trial,
+    add_arguments,
+    complaint,
     gather,
     interrupted_or,
     parameters,
@@ -245,7 +247,7 @@ def summary(results: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[
             }
         )
     orders = [{"first": a, "second": b, **versus(found[a], found[b])} for a, b in ORDERS if a in found and b in found]
-    whole = set(SEEDS) <= set(seeds) and len(rows) == len(WAYS)
+    whole = set(SEEDS) <= set(seeds) and len(rows) == len(WAYS) and all(row["seeds"] == len(seeds) for row in rows)
     return {
         "passed": whole and all(row["passed"] for row in rows if row["needed"]),
         "gates": rows,
@@ -278,24 +280,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--mnist", required=True, help="mnist:DIR, or fashion-mnist:DIR for a harder one")
     parser.add_argument("--cifar10", type=Path, required=True, help="folder of CIFAR-10")
-    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results of trainings")
-    parser.add_argument("--out", type=Path, help="JSON file to write: all results, and the gates")
     parser.add_argument("--only", metavar="GLOB", default="*", help="trainings to run, such as 'vgg/*'")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
-    parser.add_argument("--trial", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    add_arguments(parser, SEEDS)
     options = parser.parse_args(arguments)
     if options.trial is not None:
         return interrupted_or(partial(_train, options), options.runs)
-    if options.out is None:
-        log("error: --out is missing: name the JSON file to write")
-        return 2
-    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        log(f"error: --seeds: {' '.join(map(str, options.seeds))} must be different numbers from 0 up")
-        return 2
-    if options.jobs < 1:
-        log("error: --jobs must be at least 1")
+    if wrong := complaint(options):
+        log(f"error: {wrong}")
         return 2
     trials = [Trial(name=name, seed=seed) for seed in options.seeds for name in WAYS]
     chosen = [trial for trial in trials if fnmatchcase(trial.name, options.only)]

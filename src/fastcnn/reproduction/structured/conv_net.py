@@ -54,6 +54,8 @@ from fastcnn.reproduction.trials import (
     Spread,
     StaleResultError,
     Trial,
+    add_arguments,
+    complaint,
     gather,
     interrupted_or,
     parameters,
@@ -327,24 +329,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if the gates that were asked for hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
-    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results of trainings")
-    parser.add_argument("--out", type=Path, help="JSON file to write: all results, and the gates")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
     parser.add_argument("--threads", type=int, default=2, help="of the engine, where ranks are chosen")
-    parser.add_argument("--trial", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    add_arguments(parser, SEEDS)
     options = parser.parse_args(arguments)
     if options.trial is not None:
         return interrupted_or(partial(_train, options), options.runs)
-    if options.out is None:
-        log("error: --out is missing: name the JSON file to write")
+    if wrong := complaint(options):
+        log(f"error: {wrong}")
         return 2
-    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        log(f"error: --seeds: {' '.join(map(str, options.seeds))} must be different numbers from 0 up")
-        return 2
-    if options.jobs < 1 or options.threads < 1:
-        log("error: --jobs and --threads must be at least 1")
+    if options.threads < 1:
+        log("error: --threads must be at least 1")
         return 2
     try:
         known = load_pictures(options.data, "train")

@@ -50,6 +50,8 @@ from fastcnn.reproduction.fft_training import accuracy
 from fastcnn.reproduction.trials import (
     Spread,
     Trial,
+    add_arguments,
+    complaint,
     gather,
     interrupted_or,
     parameters,
@@ -350,29 +352,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if the gates that were asked for hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--data", required=True, help="fashion-mnist:DIR or mnist:DIR")
-    parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results of trainings")
-    parser.add_argument("--out", type=Path, help="JSON file to write: all results, and the gates")
     parser.add_argument("--nets", nargs="+", choices=list(HIDDEN), default=list(HIDDEN))
     parser.add_argument("--only", metavar="GLOB", default="*", help="trainings to run, such as 'mlp/*circulant'")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of every training; the gates are for the default")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
-    parser.add_argument("--trial", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    add_arguments(parser, SEEDS)
     options = parser.parse_args(arguments)
     if options.trial is not None:
         return interrupted_or(
             partial(_train, options),
             options.runs,
         )
-    if options.out is None:
-        log("error: --out is missing: name the JSON file to write")
+    if wrong := complaint(options):
+        log(f"error: {wrong}")
         return 2
-    if min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        log(f"error: --seeds: {' '.join(map(str, options.seeds))} must be different numbers from 0 up")
-        return 2
-    if options.jobs < 1 or options.epochs <= SHORT_RUN:
-        log(f"error: --jobs must be at least 1, --epochs at least {SHORT_RUN + 1}")
+    if options.epochs <= SHORT_RUN:
+        log(f"error: --epochs must be at least {SHORT_RUN + 1}")
         return 2
     all_trials = [Trial(name=name, seed=seed) for seed in options.seeds for name in names(options.nets)]
     chosen = [trial for trial in all_trials if fnmatchcase(trial.name, options.only)]

@@ -12,8 +12,8 @@ from fastcnn.engine.graph import binary
 from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.lowering.epilogue import split_epilogue
-from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers
-from fastcnn.engine.plan.slots import Candidate, Slot
+from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers, tiled
+from fastcnn.engine.plan.slots import Slot
 
 WORD = 32
 
@@ -31,18 +31,6 @@ def has_bits_kernel(node: Node, shape: Shape) -> bool:
 @lru_cache
 def _tiles(isa: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(t), int(p)) for t, p in _native.bits_tiles(isa))
-
-
-def _candidates(low: Lowerer, out_map: tuple[int, int], filters: int) -> list[Candidate]:
-    """The last tile is for one pixel; of the others the first that wastes least."""
-    tiles = _tiles(low.target.isa)
-    rows = out_map[1]
-
-    def waste(tile: tuple[int, int]) -> float:
-        return -(-rows // tile[1]) * tile[1] / rows
-
-    order = sorted(tiles[:-1], key=waste) if out_map != (1, 1) else [tiles[-1]]
-    return [Candidate(f"sign_conv:{t}x{p}", "sign_conv", {"tile": [t, p]}) for t, p in order]
 
 
 def words(node: Node, bits: Array) -> Array:
@@ -120,7 +108,7 @@ def _emit(low: Lowerer, node: Node, source: Slot, geometry: dict[str, Any], pad_
     if any(padding) and pad_value != 1:
         weights["corrections"], cases = _corrections(node, bits, geometry, source, out, pad_value)
         attrs |= cases
-    candidates = _candidates(low, out.nchw[2:], out.nchw[1])
+    candidates = tiled("sign_conv", _tiles(low.target.isa), out.nchw[2:])
     attrs |= geometry | {"length": length}
     low.emit("sign_conv", node.name, inputs, out, attrs=attrs, weights=weights, candidates=candidates, node=node)
     if limited and not low.has_bits(node.name):
@@ -133,15 +121,9 @@ def _only_signs_read(low: Lowerer, value: str) -> bool:
         return False
     return all(
         (user.op in binary.BINARY and user.attrs["binarize"])
-        or ((user.op in ("max_pool2d", "sign") or _flattens(low, user)) and _only_signs_read(low, user.name))
+        or ((user.op in ("max_pool2d", "sign") or low.flattens(user)) and _only_signs_read(low, user.name))
         for user in low.users(value)
     )
-
-
-def _flattens(low: Lowerer, node: Node) -> bool:
-    """Whether a node makes rows of maps."""
-    before, after = low.dims(node.inputs[0]), low.dims(node.name)
-    return node.op in ("flatten", "reshape") and len(before) == 4 and len(after) == 2 and before[0] == after[0]
 
 
 def _corrections(

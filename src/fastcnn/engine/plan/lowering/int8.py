@@ -12,8 +12,8 @@ from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.lowering.epilogue import split_epilogue
-from fastcnn.engine.plan.lowering.lowerer import Levels, Lowerer, lowers
-from fastcnn.engine.plan.slots import Candidate, Slot
+from fastcnn.engine.plan.lowering.lowerer import Levels, Lowerer, lowers, tiled
+from fastcnn.engine.plan.slots import Slot
 
 GROUP, NARROW = 16, 4
 
@@ -28,17 +28,6 @@ def has_int8_kernel(node: Node, shape: Shape, weight: Shape) -> bool:
 @lru_cache
 def _tiles(isa: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(t), int(p)) for t, p in _native.int8_tiles(isa))
-
-
-def _candidates(low: Lowerer, out_map: tuple[int, int]) -> list[Candidate]:
-    """The last tile is for one pixel; of the others the first that wastes least."""
-    tiles, columns = _tiles(low.target.isa), out_map[1]
-
-    def waste(tile: tuple[int, int]) -> float:
-        return -(-columns // tile[1]) * tile[1] / columns
-
-    order = sorted(tiles[:-1], key=waste) if out_map != (1, 1) else [tiles[-1]]
-    return [Candidate(f"int8_conv:{t}x{p}", "int8_conv", {"tile": [t, p]}) for t, p in order]
 
 
 def levels_of(node: Node) -> Levels:
@@ -56,17 +45,11 @@ def wanted(low: Lowerer, value: str) -> Levels | None:
             user.op == "quantize" and (user.attrs["low"], user.attrs["high"]) == (0, 255)
         ):
             found.add(levels_of(user))
-        elif user.op == "max_pool2d" or _flattens(low, user):
+        elif user.op == "max_pool2d" or low.flattens(user):
             found.add(wanted(low, user.name))
         else:
             found.add(None)
     return found.pop() if len(found) == 1 else None
-
-
-def _flattens(low: Lowerer, node: Node) -> bool:
-    """Whether a node makes rows of maps."""
-    before, after = low.dims(node.inputs[0]), low.dims(node.name)
-    return node.op in ("flatten", "reshape") and len(before) == 4 and len(after) == 2 and before[0] == after[0]
 
 
 def bytes_of(low: Lowerer, value: str, levels: Levels) -> Slot:
@@ -158,7 +141,7 @@ def _emit(low: Lowerer, node: Node, source: Slot, weight: Array, geometry: dict[
     else:
         out = low.new_blocked(node.name)
     op = "int8_depthwise" if depthwise else "int8_conv"
-    candidates = None if depthwise else _candidates(low, out.nchw[2:])
+    candidates = None if depthwise else tiled("int8_conv", _tiles(low.target.isa), out.nchw[2:])
     low.emit(op, node.name, inputs, out, attrs=attrs | geometry, weights=weights, candidates=candidates, node=node)
 
 

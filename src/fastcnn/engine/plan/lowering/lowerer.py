@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,6 +31,20 @@ def lowers(*ops: str) -> Callable[[Handler], Handler]:
         return handler
 
     return register
+
+
+def tiled(op: str, tiles: Sequence[tuple[int, int]], out_map: tuple[int, int]) -> list[Candidate]:
+    """Candidates of a convolution in register tiles (channel vectors, pixels).
+
+    The last tile is for one pixel; of the others that comes first which wastes least at the end of a row.
+    """
+    columns = out_map[1]
+
+    def waste(tile: tuple[int, int]) -> float:
+        return -(-columns // tile[1]) * tile[1] / columns
+
+    order = sorted(tiles[:-1], key=waste) if out_map != (1, 1) else [tiles[-1]]
+    return [Candidate(f"{op}:{t}x{p}", op, {"tile": [t, p]}) for t, p in order]
 
 
 def lowered_ops() -> frozenset[str]:
@@ -149,6 +163,13 @@ class Lowerer:
 
     def users(self, value: str) -> list[Node]:
         return self._users.get(value, [])
+
+    def flattens(self, node: Node) -> bool:
+        """Whether a node makes rows of maps."""
+        if node.op not in ("flatten", "reshape"):
+            return False
+        before, after = self.dims(node.inputs[0]), self.dims(node.name)
+        return len(before) == 4 and len(after) == 2 and before[0] == after[0]
 
     def flattened_map(self, value: str) -> str | None:
         """The rank-4 value that this one is a flattening of, if nobody has needed it flat yet."""
