@@ -57,7 +57,8 @@ int64_t bytes_rule(StepRule& r) {
   r.bytes = true;
   r.inputs(1);
   const Tensor &in = r.s.in[0], &out = r.s.out;
-  r.require(in.blocked && in.floats() && out.bytes(), "makes bytes of a channel-blocked map");
+  r.require(in.floats() && out.bytes() && in.blocked == (out.lanes > 1),
+            "makes bytes of a channel-blocked map, or of a plain one of few channels");
   r.same_map(in, out);
   levels(r, "factor", "zero");
   r.integer("border", 0, 255, 0);

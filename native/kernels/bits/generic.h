@@ -138,7 +138,7 @@ template <int V, int T, int P>
         UVec<V> w[T];
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) w[t] = load_words<V>(weights + t * vector);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
           const UVec<V> word = x[p * s.in_pixel + k] - UVec<V>{};
 #pragma GCC unroll 8
@@ -160,7 +160,7 @@ template <int V, int T, int P>
   }
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
       if constexpr (kCountsLanes<V>) {
         total[t][p] = (IVec<V>)acc[t][p];
@@ -181,7 +181,7 @@ template <int V, int T, int P>
   if (corrected || a.out_bits == nullptr) {
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int p = 0; p < P; ++p) {
         q[t][p] += q[t][p];
         if (corrected) q[t][p] += load_ints<V>(a.corrections + a.cases[first + p] * a.corrections_case + (v + t) * V);
@@ -189,26 +189,37 @@ template <int V, int T, int P>
     }
   }
   if (a.out_bits != nullptr) {
-    using Part = std::conditional_t<V == 16, uint16_t, uint8_t>;  // of a word: the channels of one vector
+    static_assert(T * V <= 64, "a tile's bits of one output are one number");
+    IVec<V> limits[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       // Twice a number is above a limit where the number is above its half, rounded down.
-      const IVec<V> whole = load_ints<V>(a.limits + (v + t) * V), limit = corrected ? whole : whole >> 1;
-      char* out = static_cast<char*>(a.out_bits) + (v + t) * static_cast<ptrdiff_t>(sizeof(Part));
+      const IVec<V> whole = load_ints<V>(a.limits + (v + t) * V);
+      limits[t] = corrected ? whole : whole >> 1;
+    }
+    char* out = static_cast<char*>(a.out_bits) + v * (V / 8) + first * s.out_pixel * 4;
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      uint64_t bits = 0;
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) {
-        const Part bits = static_cast<Part>(greater<V>(q[t][p], limit));
-        std::memcpy(out + (first + p) * s.out_pixel * 4, &bits, sizeof bits);
-      }
+      for (int t = 0; t < T; ++t) bits |= static_cast<uint64_t>(greater<V>(q[t][p], limits[t])) << (t * V);
+      std::memcpy(out + p * s.out_pixel * 4, &bits, T * V / 8);  // little-endian, as words are
     }
     return;
+  }
+  // Not unrolled, so in memory: a copy, for the sums of the other path to stay in registers.
+  IVec<V> kept[T][P];
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) kept[t][p] = q[t][p];
   }
   for (int t = 0; t < T; ++t) {
     const Vec<V> scale = a.scale != nullptr ? load<V>(a.scale + (v + t) * V) : splat<V>(1.0f);
     const Vec<V> bias = a.bias != nullptr ? load<V>(a.bias + (v + t) * V) : Vec<V>{};
     const float* slope = a.slope != nullptr ? a.slope + (v + t) * V : nullptr;
     for (int p = 0; p < P; ++p) {
-      const Vec<V> sum = __builtin_convertvector(s.length - q[t][p], Vec<V>);
+      const Vec<V> sum = __builtin_convertvector(s.length - kept[t][p], Vec<V>);
       Vec<V> y = scale * sum + bias;
       const Vec<V> other =
           a.residual != nullptr ? load<V>(a.residual + (v + t) * s.res_vector + (first + p) * s.out_pixel) : Vec<V>{};
@@ -229,6 +240,36 @@ struct BitsRow {
   }
 };
 
+// Channels 32 word ... of a row, `parts` vectors of them.
+template <int V, bool kScaled>
+[[gnu::always_inline]] inline void pack_word(const float* in, ptrdiff_t plane, int pixels, int parts, uint32_t valid,
+                                             const float* scale, const float* shift, uint32_t* out,
+                                             ptrdiff_t out_pixel) {
+  constexpr int kParts = 32 / V;
+  Vec<V> a[kParts], b[kParts];
+  if constexpr (kScaled) {
+    for (int i = 0; i < parts; ++i) {
+      a[i] = load<V>(scale + i * V);
+      b[i] = load<V>(shift + i * V);
+    }
+  }
+  const auto pixel = [&](int p, int count) {
+    uint32_t bits = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) {
+      Vec<V> x = load<V>(in + i * plane + p * V);
+      if constexpr (kScaled) x = a[i] * x + b[i];
+      bits |= negative<V>(x) << (i * V);
+    }
+    return bits;
+  };
+  if (parts == kParts) {
+    for (int p = 0; p < pixels; ++p) out[p * out_pixel] = pixel(p, kParts) & valid;
+  } else {
+    for (int p = 0; p < pixels; ++p) out[p * out_pixel] = pixel(p, parts) & valid;
+  }
+}
+
 template <int V>
 void pack_row(const float* in, ptrdiff_t plane, int pixels, int channels, const float* scale, const float* shift,
               uint32_t* out, ptrdiff_t out_pixel) {
@@ -237,16 +278,11 @@ void pack_row(const float* in, ptrdiff_t plane, int pixels, int channels, const 
     const int there = channels - word * 32;
     const uint32_t valid = there >= 32 ? ~0u : (1u << there) - 1u;
     const int parts = there >= 32 ? kParts : (there + V - 1) / V;
-    Vec<V> a[kParts], b[kParts];
-    for (int i = 0; i < parts; ++i) {
-      a[i] = scale != nullptr ? load<V>(scale + word * 32 + i * V) : splat<V>(1.0f);
-      b[i] = shift != nullptr ? load<V>(shift + word * 32 + i * V) : Vec<V>{};
-    }
     const float* x = in + word * kParts * plane;
-    for (int p = 0; p < pixels; ++p) {
-      uint32_t bits = 0;
-      for (int i = 0; i < parts; ++i) bits |= negative<V>(a[i] * load<V>(x + i * plane + p * V) + b[i]) << (i * V);
-      out[p * out_pixel + word] = bits & valid;
+    if (scale != nullptr) {
+      pack_word<V, true>(x, plane, pixels, parts, valid, scale + word * 32, shift + word * 32, out + word, out_pixel);
+    } else {
+      pack_word<V, false>(x, plane, pixels, parts, valid, nullptr, nullptr, out + word, out_pixel);
     }
   }
 }
@@ -307,8 +343,8 @@ BitsKernels make_bits_of(Isa isa) {
 template <int V>
 BitsKernels make_bits(Isa isa) {
   if constexpr (kCountsLanes<V>) {
-    return make_bits_of<V, RowTileOf<2, 7>, RowTileOf<2, 8>, RowTileOf<4, 4>, RowTileOf<4, 6>, RowTileOf<4, 5>,
-                        RowTileOf<4, 7>, RowTileOf<4, 1>>(isa);
+    return make_bits_of<V, RowTileOf<2, 7>, RowTileOf<2, 14>, RowTileOf<2, 8>, RowTileOf<4, 4>, RowTileOf<4, 6>,
+                        RowTileOf<4, 5>, RowTileOf<4, 7>, RowTileOf<4, 1>>(isa);
   } else {
     return make_bits_of<V, RowTileOf<2, 4>, RowTileOf<1, 7>, RowTileOf<4, 2>, RowTileOf<4, 1>>(isa);
   }

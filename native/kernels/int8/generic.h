@@ -33,6 +33,13 @@ struct WordVec {
 
 template <int V>
 [[gnu::always_inline]] inline IVec<V> load_bytes(const uint8_t* p) {
+  // gcc makes an insertion for each byte of a convertvector.
+#if defined(__AVX512F__)
+  if constexpr (V == 16) return (IVec<V>)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (V == 8) return (IVec<V>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#endif
   return __builtin_convertvector(*reinterpret_cast<const typename ByteVec<V>::unaligned*>(p), IVec<V>);
 }
 template <int V>
@@ -40,6 +47,14 @@ template <int V>
 #if defined(__AVX512F__)
   if constexpr (V == 16) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)x));
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (V == 8) {
+    const __m128i halves =
+        _mm_packus_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
     return;
   }
 #endif
@@ -153,15 +168,19 @@ template <int V>
 }
 
 #if defined(__AVX512BW__)
+// What is added to sums that go out directly.
+enum class Added { kNothing, kBytes, kFloats };
+
 // Levels of V sums with what is added to them, as 32-bit numbers that are not clipped yet, less the zero.
+template <Added kAdded>
 [[gnu::always_inline]] inline __m512i direct_levels(const Int8Out& o, IVec<16> sums, int vector, int pixel,
                                                     Vec<16> scale, Vec<16> bias) {
   Vec<16> y = __builtin_convertvector(sums, Vec<16>) * scale;
   y += bias;
-  if (o.residual != nullptr) {
+  if constexpr (kAdded == Added::kBytes) {
     const IVec<16> q = load_bytes<16>(o.residual + pixel * o.res_pixel + vector * 16);
     y += (__builtin_convertvector(q, Vec<16>) - splat<16>(o.residual_zero)) * splat<16>(o.residual_step);
-  } else if (o.residual_floats != nullptr) {
+  } else if constexpr (kAdded == Added::kFloats) {
     y += load<16>(o.residual_floats + pixel * o.res_pixel + vector * o.res_vector);
   }
   return _mm512_cvtps_epi32((__m512)(y * splat<16>(o.factor)));
@@ -198,6 +217,21 @@ template <int T>
     static_assert(T == 1);
     const __m512i all = _mm512_permutexvar_epi32(order, clip(q[0], nothing, nothing, nothing));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_castsi512_si128(all));
+  }
+}
+
+template <Added kAdded, int T, int P>
+[[gnu::always_inline]] inline void finish_tile(const Int8Out& o, const IVec<16> (&acc)[T][P], int v, int first) {
+  const Clip clip(o);
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+    __m512i q[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      q[t] = direct_levels<kAdded>(o, acc[t][p], v + t, first + p, load<16>(o.scale + (v + t) * 16),
+                                   load<16>(o.bias + (v + t) * 16));
+    }
+    finish_direct<T>(o, q, v, first + p, clip);
   }
 }
 #endif
@@ -242,26 +276,27 @@ template <int V, int T, int P>
 #if defined(__AVX512BW__)
   if constexpr (V == 16) {
     if (a.to.direct) {
-      const Clip clip(a.to);
-#pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) {
-        __m512i q[T];
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-          q[t] = direct_levels(a.to, acc[t][p], v + t, first + p, load<V>(a.to.scale + (v + t) * V),
-                               load<V>(a.to.bias + (v + t) * V));
-        }
-        finish_direct<T>(a.to, q, v, first + p, clip);
+      if (a.to.residual != nullptr) {
+        finish_tile<Added::kBytes, T, P>(a.to, acc, v, first);
+      } else if (a.to.residual_floats != nullptr) {
+        finish_tile<Added::kFloats, T, P>(a.to, acc, v, first);
+      } else {
+        finish_tile<Added::kNothing, T, P>(a.to, acc, v, first);
       }
       return;
     }
   }
 #endif
+  // Not unrolled, so in memory: a copy, for the sums of the other path to stay in registers.
+  IVec<V> kept[T][P];
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
-    const Vec<V> scale = load<V>(a.to.scale + (v + t) * V), bias = load<V>(a.to.bias + (v + t) * V);
 #pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) finish<V>(a.to, acc[t][p], v + t, first + p, scale, bias);
+    for (int p = 0; p < P; ++p) kept[t][p] = acc[t][p];
+  }
+  for (int t = 0; t < T; ++t) {
+    const Vec<V> scale = load<V>(a.to.scale + (v + t) * V), bias = load<V>(a.to.bias + (v + t) * V);
+    for (int p = 0; p < P; ++p) finish<V>(a.to, kept[t][p], v + t, first + p, scale, bias);
   }
 }
 
@@ -291,6 +326,12 @@ template <int V>
 
 template <int V>
 [[gnu::always_inline]] inline IVec<V> load_weights(const int8_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (V == 16) return (IVec<V>)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (V == 8) return (IVec<V>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#endif
   typedef int8_t Signed __attribute__((vector_size(V), aligned(1), may_alias));
   return __builtin_convertvector(*reinterpret_cast<const Signed*>(p), IVec<V>);
 }
@@ -475,6 +516,29 @@ void quantize_row(const float* in, ptrdiff_t plane, int pixels, int channels, fl
 }
 
 template <int V>
+void quantize_planes(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, uint8_t* out) {
+  const auto quantize = [&](const float* x) {
+    IVec<V> pixel = {};
+    for (int c = 0; c < kInt8Narrow; ++c) {
+      pixel |= (c < channels ? levels<V>(load<V>(x + c * plane), factor, zero) : zero - IVec<V>{}) << (8 * c);
+    }
+    return pixel;
+  };
+  int p = 0;
+  for (; p + V <= pixels; p += V) {
+    *reinterpret_cast<typename WordVec<V>::unaligned*>(out + p * kInt8Narrow) = quantize(in + p);
+  }
+  if (p == pixels) return;
+  float rest[kInt8Narrow * V] = {};
+  for (int c = 0; c < channels; ++c) {
+    std::memcpy(rest + c * V, in + c * plane + p, static_cast<size_t>(pixels - p) * sizeof(float));
+  }
+  plane = V;
+  const IVec<V> last = quantize(rest);
+  std::memcpy(out + p * kInt8Narrow, &last, static_cast<size_t>(pixels - p) * kInt8Narrow);
+}
+
+template <int V>
 void floats_row(const uint8_t* in, ptrdiff_t in_pixel, int pixels, int channels, float step, int zero, float* out,
                 ptrdiff_t plane) {
   const Vec<V> middle = splat<V>(static_cast<float>(zero)), wide = splat<V>(step);
@@ -522,6 +586,7 @@ Int8Kernels make_int8_of(Isa isa) {
           depthwise_pack<V>,
           depthwise_row<V>,
           quantize_row<V>,
+          quantize_planes<V>,
           floats_row<V>,
           largest<V>};
 }

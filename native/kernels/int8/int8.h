@@ -16,6 +16,7 @@
 namespace fastcnn {
 
 constexpr int kInt8Group = 16;  // channels
+constexpr int kInt8Narrow = 4;  // or as many in a pixel, where a map has no more
 
 // What becomes of the sums of a row, by channel vector and pixel.
 struct Int8Out {
@@ -87,6 +88,9 @@ struct Int8Kernels {
   // past the last, up to whole groups, become `zero`.
   void (*quantize_row)(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, uint8_t* out,
                        ptrdiff_t out_pixel);
+  // A row of up to four planes of floats to pixels of four bytes; the bytes of planes that are not there become `zero`.
+  void (*quantize_planes)(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero,
+                          uint8_t* out);
   // And back: (q - zero) * step.
   void (*floats_row)(const uint8_t* in, ptrdiff_t in_pixel, int pixels, int channels, float step, int zero, float* out,
                      ptrdiff_t plane);

@@ -42,45 +42,35 @@ void to_ints(Buffer& buffer) {
 }
 const int32_t* ints(const Buffer& buffer) { return reinterpret_cast<const int32_t*>(buffer.data()); }
 
-// A blocked map of floats to bytes.
+// A map of floats to bytes: a blocked one, or planes of few channels.
 class BytesStep final : public RowStep {
  public:
   explicit BytesStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(int8_kernels(spec.isa)) {
     out = spec.out;
-    if (!in_.blocked || !in_.floats() || !out.bytes()) {
-      throw std::invalid_argument("bytes: makes bytes of a blocked map of floats");
+    if (!in_.floats() || !out.bytes() || in_.blocked == (out.lanes == 1)) {
+      throw std::invalid_argument("bytes: makes bytes of a blocked map of floats, or of a plain one of few channels");
     }
     factor_ = static_cast<float>(spec.number("factor"));
     zero_ = zero_of(spec, "zero");
-    narrow_ = out.lanes == 1;
   }
 
   std::string kernel() const override { return std::string("bytes_") + isa_name(kernels_.isa); }
-  size_t scratch_floats(int threads) const override {
-    return narrow_ ? static_cast<size_t>(threads) * static_cast<size_t>(scratch()) : 0;
-  }
 
  private:
-  // Of a thread, for a row with whole groups of channels.
-  int64_t scratch() const { return static_cast<int64_t>(out.w) * (kInt8Group / 4) + 16; }
-
   void row(const RunContext& ctx, int64_t n, int64_t y) const override {
     const float* from = ctx.at(in_) + n * in_.image + y * in_.row;
-    float* to = ctx.at(out) + n * out.image + y * out.row;
-    if (!narrow_) {
-      kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, bytes(to), out.pixel * 4);
-      return;
+    uint8_t* to = bytes(ctx.at(out) + n * out.image + y * out.row);
+    if (in_.blocked) {
+      kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, to, out.pixel * 4);
+    } else {
+      kernels_.quantize_planes(from, in_.plane, out.w, out.c, factor_, zero_, to);
     }
-    float* whole = ctx.scratch + ctx.thread * scratch();
-    kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, bytes(whole), kInt8Group);
-    for (int x = 0; x < out.w; ++x) std::memcpy(to + x, whole + x * (kInt8Group / 4), 4);
   }
 
   Tensor in_;
   const Int8Kernels& kernels_;
   float factor_;
   int zero_;
-  bool narrow_;
 };
 
 class BytesToFloatsStep final : public RowStep {
@@ -297,6 +287,8 @@ class Int8ConvStep final : public Int8Step {
     shape_.in_run = dilation[0] * in_.row * 4;
     shape_.in_tap = dilation[1] * in_.pixel * 4;
     shape_.in_pixel = stride[1] * in_.pixel * 4;
+    const int64_t maps = 4 * (stride[0] * in_.row + out.row + residual_.row);
+    block_ = weights_.size() * sizeof(float) <= kFewWeights ? 1 : std::max<int64_t>(1, kBlockBytes / maps);
     const auto& tile = spec.list("tile", 2);
     tile_ = {static_cast<int>(tile[0]), static_cast<int>(tile[1])};
     if (!has_tile(kernels_.tiles, kernels_.tile_count, tile_.vectors, tile_.pixels)) {
@@ -319,10 +311,13 @@ class Int8ConvStep final : public Int8Step {
     } else {
       ctx.part(tiles, tile0, tile1);
     }
-    // The weights of a tile of channels stay in the first cache for all rows.
-    for (int64_t i = tile0; i < tile1; ++i) {
-      const int v = static_cast<int>(i) * tile_.vectors;
-      for (int64_t r = row0; r < row1; ++r) row(ctx, r / out.h, r % out.h, v);
+    // The weights of a tile of channels stay in the first cache for all rows of a block, the block in the second.
+    for (int64_t first = row0; first < row1; first += block_) {
+      const int64_t last = std::min(row1, first + block_);
+      for (int64_t i = tile0; i < tile1; ++i) {
+        const int v = static_cast<int>(i) * tile_.vectors;
+        for (int64_t r = first; r < last; ++r) row(ctx, r / out.h, r % out.h, v);
+      }
     }
   }
 
@@ -335,8 +330,13 @@ class Int8ConvStep final : public Int8Step {
     kernels_.conv_row(tile_, shape_, a);
   }
 
+  // Of the first cache, for weights that stay there while rows pass; of the second, for rows.
+  static constexpr size_t kFewWeights = 16 << 10;
+  static constexpr int64_t kBlockBytes = 256 << 10;
+
   Int8ConvShape shape_;
   RowTile tile_{};
+  int64_t block_ = 1;  // rows
   Buffer weights_;
   ptrdiff_t vector_bytes_ = 0;
 };

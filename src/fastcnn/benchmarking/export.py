@@ -28,6 +28,7 @@ _NEEDS = {
     "onnxruntime": (ONNX,),
     "openvino": (ONNX,),
     "openvino-default": (ONNX,),
+    "openvino-int8": (ONNX,),
     "mnn": (ONNX, ONNX_ONE),
     "ncnn": (TORCHSCRIPT,),
 }

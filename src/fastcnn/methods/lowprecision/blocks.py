@@ -59,8 +59,8 @@ class BinaryBlock(nn.Module):
     in_channels, out_channels : int
     kernel_size, stride : int
     order : {"norm-first", "conv-first"}
-        Batch norm, convolution, ReLU, pool; or convolution, batch norm, clamp to [-1, 1], pool. The sign is the
-        convolution's own.
+        Batch norm, convolution, ReLU, pool; or convolution, batch norm, clamp to [-1, 1], pool, without the clamp
+        where there is a shortcut. The sign is the convolution's own.
     pool : int
         Size and stride of a max pool; 1 for none.
     shortcut : bool
@@ -106,7 +106,7 @@ class BinaryBlock(nn.Module):
         if rprelu:
             self.curve = ShiftedPReLU(out_channels)
         else:
-            self.curve = nn.ReLU() if order == "norm-first" else nn.Hardtanh()
+            self.curve = nn.ReLU() if order == "norm-first" else nn.Identity() if shortcut else nn.Hardtanh()
         self.shortcut: nn.Module | None = None
         if shortcut:
             steps: list[nn.Module] = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []

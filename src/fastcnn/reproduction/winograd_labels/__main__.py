@@ -15,7 +15,6 @@ Lavin and Gray 2016, arXiv:1509.09308: nets keep their accuracy in float32.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -25,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from fastcnn.cli.output import log, plain, progress_bar, write_atomically
@@ -41,7 +38,7 @@ from fastcnn.reproduction.winograd_labels.measure import (
     spread,
     winograd_layers,
 )
-from fastcnn.reproduction.winograd_labels.nets import ResNet20, vgg_like
+from fastcnn.reproduction.winograd_labels.nets import ResNet20, load_weights, vgg_like
 from fastcnn.reproduction.winograd_labels.pictures import Pictures, load_pictures
 from fastcnn.reproduction.winograd_labels.train import RECORD, WEIGHTS
 
@@ -51,28 +48,10 @@ NETS: dict[str, Callable[[], nn.Module]] = {"resnet20": ResNet20, "vgg_like": vg
 
 
 def load_net(name: str, path: Path) -> tuple[nn.Module, str]:
-    """Build a net and load its weights; also the SHA-256 of the file.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no safetensors, or another net.
-    OSError
-        If it cannot be read.
-    """
+    """Build a net and load its weights; also the SHA-256 of the file, and the errors of ``load_weights``."""
     model = NETS[name]()
-    content = path.read_bytes()
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error})") from error
-    # Files written before torch counted batches lack that one counter.
-    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
-    try:
-        model.load_state_dict(counters | state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds other weights than those of {name}: {error}") from error
-    return model.eval(), hashlib.sha256(content).hexdigest()
+    digest = load_weights(model, path, name)
+    return model.eval(), digest
 
 
 def training_record(folder: Path, weights_sha256: str) -> dict[str, Any]:

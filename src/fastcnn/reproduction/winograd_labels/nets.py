@@ -1,9 +1,14 @@
-"""The two nets for CIFAR-10: a published ResNet-20, and a plain one of six convolutions that is trained here."""
+"""The nets for CIFAR-10: published ResNets, and a plain one of six convolutions that is trained here."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 INPUT_SHAPE = (3, 32, 32)
@@ -31,21 +36,22 @@ class ResidualBlock(nn.Module):
         return F.relu(x + y)
 
 
-class ResNet20(nn.Module):
-    """Three groups of three blocks with 16, 32 and 64 channels; 269,722 parameters, named as in the published file.
+class CifarResNet(nn.Module):
+    """Three groups of blocks with 16, 32 and 64 channels, named as in the published files; 20, 32, 44 ... layers.
 
     References
     ----------
     He et al. 2015, arXiv:1512.03385, section 4.2, shortcut A.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int) -> None:
         super().__init__()
+        blocks_each = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         widths = {"layer1": (16, 16), "layer2": (16, 32), "layer3": (32, 64)}
         for name, (before, width) in widths.items():
-            blocks = (ResidualBlock(before if i == 0 else width, width) for i in range(3))
+            blocks = (ResidualBlock(before if i == 0 else width, width) for i in range(blocks_each))
             self.add_module(name, nn.Sequential(*blocks))
         self.linear = nn.Linear(64, CLASSES)
 
@@ -56,6 +62,37 @@ class ResNet20(nn.Module):
             x = self.get_submodule(name)(x)
         y: Tensor = self.linear(torch.mean(x, dim=(2, 3)))
         return y
+
+
+class ResNet20(CifarResNet):
+    """That of 20 layers; 269,722 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(20)
+
+
+def load_weights(model: nn.Module, path: Path, name: str) -> str:
+    """Give the net that is called so the weights of a safetensors file; the file's SHA-256.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no safetensors, or another net.
+    OSError
+        If it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file ({error})") from error
+    # Files written before torch counted batches lack that one counter.
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
+    try:
+        model.load_state_dict(counters | state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds other weights than those of {name}: {error}") from error
+    return hashlib.sha256(content).hexdigest()
 
 
 def vgg_like() -> nn.Sequential:

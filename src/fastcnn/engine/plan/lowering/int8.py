@@ -57,7 +57,7 @@ def bytes_of(low: Lowerer, value: str, levels: Levels) -> Slot:
     known = low.known_bytes(value, levels)
     if known is not None:
         return known
-    source = low.blocked(value)
+    source = low.plain(value) if low.dims(value)[1] <= NARROW else low.blocked(value)
     slot = low.new_bytes(value, levels)
     _emit_bytes(low, f"{value}.bytes", source, slot, levels)
     return slot

@@ -2,8 +2,8 @@
 
 A chain of batch_norm, mul_scalar, add_scalar, and mul or add by a per-channel constant is composed to one
 ``y = x * scale[c] + shift[c]`` in float64 and rounded to float32 once. After a convolution or fully connected layer
-that only the chain reads, it goes into weight and bias; elsewhere a chain with a per-channel part becomes one
-``scale_shift`` node.
+that only the chain reads, it goes into weight and bias, of layers of few bits into the scale and bias of their sums;
+elsewhere a chain with a per-channel part becomes one ``scale_shift`` node.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from fastcnn.engine.graph.binary import BINARY
 from fastcnn.engine.graph.graph import Array, Graph, Node
+from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.passes.folded_weight import FoldedWeight
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild, use_counts
 
 F64 = npt.NDArray[np.float64]
-_FOLDABLE = ("conv2d", "conv1d", "conv_transpose2d", "linear")
+_FOLDABLE = ("conv2d", "conv1d", "conv_transpose2d", "linear", *BINARY, *INT8)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
         done.update(item.name for item in chain)
         base = makers.get(affine.reads)
         if base is not None and base.op in _FOLDABLE and counts[base.name] == 1 and "epilogue" not in base.attrs:
-            folded = _fold(replaced.get(base.name) or base, affine, shapes, weights, multiply=multiply)
+            base = replaced.get(base.name) or base
+            if base.op in BINARY or base.op in INT8:
+                folded = _fold_scale(base, affine, weights, shapes)
+            else:
+                folded = _fold(base, affine, shapes, weights, multiply=multiply)
             if folded is not None:
                 replaced[base.name] = folded
                 replaced.update({item.name: None for item in chain})
@@ -162,6 +168,27 @@ def _fold(
         return None
     params = {}
     for role, array in (("weight", new_weight), ("bias", new_bias)):
+        params[role] = fresh_key(f"{base.name}.{role} (folded)", weights)
+        weights[params[role]] = array
+    return base.with_(params=params)
+
+
+def _fold_scale(base: Node, affine: _Affine, weights: dict[str, Array], shapes: Mapping[str, Shape]) -> Node | None:
+    """Return the layer of few bits with the affine step in its scale and bias; None if it has thresholds instead."""
+    if "thresholds" in base.params:
+        return None
+    outputs = shapes[base.name][1]
+    old = {role: weights[base.params[role]].astype(np.float64) for role in ("scale", "bias") if role in base.params}
+    with np.errstate(over="ignore"):
+        new = {
+            "scale": old.get("scale", 1.0) * affine.scale,
+            "bias": old.get("bias", 0.0) * affine.scale + affine.shift,
+        }
+        arrays = {role: np.array(np.broadcast_to(value, outputs), np.float32) for role, value in new.items()}
+    if not all(bool(np.isfinite(array).all()) for array in arrays.values()):
+        return None
+    params = dict(base.params)
+    for role, array in arrays.items():
         params[role] = fresh_key(f"{base.name}.{role} (folded)", weights)
         weights[params[role]] = array
     return base.with_(params=params)
