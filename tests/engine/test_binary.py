@@ -103,6 +103,16 @@ def test_groups_of_whole_words(isa: str, groups: int) -> None:
     same(graph, net)
 
 
+@pytest.mark.parametrize(("channels", "filters"), [(64, 66), (66, 64), (64, 2), (32, 64)])
+def test_groups_that_do_not_fill_their_words_are_expanded(isa: str, channels: int, filters: int) -> None:
+    """On either side of the layer."""
+    make = Maker(channels, (2, channels, 6, 5))
+    graph = make.graph(conv(make, "x0", channels, filters, groups=2))
+    net = compiled(graph, isa, 1, exact=True)
+    assert any("no kernel of bits takes its groups: " in note for note in net.plan.notes)
+    same(graph, net)
+
+
 @pytest.mark.parametrize("binarize", [True, False])
 @pytest.mark.parametrize("pad_value", [1, -1, 0])
 def test_what_no_kernel_of_bits_takes_is_expanded(isa: str, binarize: bool, pad_value: int) -> None:

@@ -18,14 +18,14 @@ from fastcnn.engine.plan.slots import Slot
 WORD = 32
 
 
-def has_bits_kernel(node: Node, shape: Shape) -> bool:
-    """Whether a layer runs on bits: its inputs and weights are signs, and every group has whole words of channels."""
+def has_bits_kernel(node: Node, shape: Shape, outputs: int) -> bool:
+    """Whether a layer runs on bits: inputs and weights are signs, and groups have whole words of inputs and outputs."""
     if not node.attrs["binarize"] or node.attrs["planes"] != [1]:
         return False
     if node.op == "binary_linear":
         return True
     groups = int(node.attrs["groups"])
-    return groups == 1 or int(node.attrs["in_channels"]) // groups % WORD == 0
+    return groups == 1 or all(count // groups % WORD == 0 for count in (int(node.attrs["in_channels"]), outputs))
 
 
 @lru_cache

@@ -50,7 +50,7 @@ def optimise(
     expand: bool = True,
     multiply: bool = True,
     keep: Callable[[Node, Mapping[str, Array], Shape], bool] = expand_structured.nothing,
-    keep_binary: Callable[[Node, Shape], bool] = expand_binary.nothing,
+    keep_binary: Callable[[Node, Shape, int], bool] = expand_binary.nothing,
     keep_int8: Callable[[Node, Shape, Shape], bool] = expand_int8.nothing,
 ) -> Optimised:
     """Expand codebooks and structured layers, simplify, fold batch norms, fuse epilogues.
@@ -70,7 +70,7 @@ def optimise(
         Whether codebook and structured layers become dense ones.
     keep : callable (node, parameters by role, input shape)
         Which structured layers stay as they are, because there is a kernel for them.
-    keep_binary : callable (node, input shape)
+    keep_binary : callable (node, input shape, outputs)
         The same for binary layers.
     keep_int8 : callable (node, input shape, weight shape)
         The same for layers of 8 bits.

@@ -15,10 +15,11 @@ from fastcnn.engine.graph.graph import Array, Graph, Node
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild
 
-Keep = Callable[[Node, Shape], bool]
+Keep = Callable[[Node, Shape, int], bool]
+"""Node, shape of its input, outputs."""
 
 
-def nothing(node: Node, shape: Shape) -> bool:
+def nothing(node: Node, shape: Shape, outputs: int) -> bool:
     """Keep no layer."""
     return False
 
@@ -28,13 +29,17 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
     weights: dict[str, Array] = dict(graph.weights)
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op not in binary.BINARY or keep(node, shapes[node.inputs[0]]):
+        if node.op not in binary.BINARY or keep(node, shapes[node.inputs[0]], _outputs(node, weights)):
             nodes.append(node)
             continue
         nodes += _dense(node, weights, len(shapes[node.inputs[0]]))
         if notes is not None:
             notes.append(f"{node.name}: {_why(node)}: weights of few bits expanded to dense float32")
     return rebuild(graph, nodes, weights=weights)
+
+
+def _outputs(node: Node, weights: Mapping[str, Array]) -> int:
+    return binary.outputs(node, len(weights[node.params["bits"]]))
 
 
 def _why(node: Node) -> str:
@@ -75,7 +80,7 @@ def _dense(node: Node, weights: dict[str, Array], rank: int) -> list[Node]:
         add("sums", "conv2d", {"weight": weight}, **rest)
     else:
         add("sums", "linear", {"weight": weight})
-    outputs = binary.outputs(node, len(weights[node.params["bits"]]))
+    outputs = _outputs(node, weights)
     one, zero = np.ones(outputs, np.float32), np.zeros(outputs, np.float32)
     if "thresholds" in node.params:
         # Sums are whole numbers: half below the threshold is as good, and no rounding reaches it.
