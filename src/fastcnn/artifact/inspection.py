@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastcnn.artifact.errors import ArtifactError
 from fastcnn.artifact.load import read_contents
+from fastcnn.artifact.patterns import Array
 from fastcnn.artifact.predict import predict_bytes, tensor_stats
-from fastcnn.engine.graph import Graph
+from fastcnn.engine.graph import Graph, Node, binary, int8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +23,11 @@ class WeightInfo:
     """One weight of a file.
 
     ``method`` says what its values show: ``dense``, ``pruned`` (at least a tenth zeros), ``shared`` (few distinct
-    values), both, or ``codes``. ``dense_bytes`` is what the layer's weight takes as float32; ``theory_bytes`` comes
-    from :func:`fastcnn.artifact.predict_bytes`, ``file_bytes`` is what the file spends.
+    values), both, ``codes``, ``thresholds``, or ``signs`` (``3 planes of signs``). ``shape`` is the array's. ``count``,
+    ``nonzeros`` and ``distinct`` are of its elements, but of planes of signs of the weights they stand for, eight in a
+    byte. ``dense_bytes`` is what those take as float32, 0 for what a dense layer does not have (codebooks, the scales
+    of layers of few bits, thresholds); ``theory_bytes`` comes from :func:`fastcnn.artifact.predict_bytes`,
+    ``file_bytes`` is what the file spends.
     """
 
     key: str
@@ -41,7 +47,7 @@ class WeightInfo:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of the file per element; 0 for an empty array."""
+        """Bits of the file per weight; 0 for an empty array."""
         return 8 * self.file_bytes / self.count if self.count else 0.0
 
 
@@ -139,21 +145,27 @@ def _inspect(path: Path, max_decoded_bytes: int | None) -> Inspection:
     for record in contents.header.weights:
         array = graph.weights[record.key]
         stats = tensor_stats(array)
-        node, op, role = users[record.key]
+        node, role = users[record.key]
+        count, nonzeros, distinct = stats.count, stats.nonzeros, stats.distinct
+        method = _method(role, count, nonzeros, distinct)
+        if node.op in binary.BINARY and role == "bits":
+            count, nonzeros, distinct = _count_signs(node, array)
+            planes = len(node.attrs["planes"])
+            method = "signs" if planes == 1 else f"{planes} planes of signs"
         weights.append(
             WeightInfo(
                 key=record.key,
-                node=node,
-                op=op,
+                node=node.source or node.name,
+                op=node.op,
                 role=role,
-                method=_method(role, stats.count, stats.nonzeros, stats.distinct),
+                method=method,
                 dtype=record.dtype.name,
                 shape=record.shape,
-                count=stats.count,
-                nonzeros=stats.nonzeros,
-                distinct=stats.distinct,
+                count=count,
+                nonzeros=nonzeros,
+                distinct=distinct,
                 coding=describe(record.code),
-                dense_bytes=0 if role == "codebook" else 4 * stats.count,
+                dense_bytes=0 if _has_no_dense_form(node, role) else 4 * count,
                 theory_bytes=predict_bytes(stats),
                 file_bytes=record.coded_bytes,
             )
@@ -187,17 +199,40 @@ def describe(code: Any) -> str:
     return str(form)
 
 
-def _users(graph: Graph) -> dict[str, tuple[str, str, str]]:
-    """First node, its op, and the role of every weight."""
-    users: dict[str, tuple[str, str, str]] = {}
+def _users(graph: Graph) -> dict[str, tuple[Node, str]]:
+    """First node of every weight, and the weight's role there."""
+    users: dict[str, tuple[Node, str]] = {}
     for node in graph.nodes:
         for role, key in node.params.items():
-            users.setdefault(key, (node.source or node.name, node.op, role))
+            users.setdefault(key, (node, role))
     return users
 
 
+def _has_no_dense_form(node: Node, role: str) -> bool:
+    few_bits = node.op in binary.BINARY or node.op in int8.INT8
+    return role == "codebook" or (few_bits and role in ("scale", "thresholds"))
+
+
+_AT_ONCE = 1 << 20
+"""Weights that are unpacked together."""
+
+
+def _count_signs(node: Node, bits: Array) -> tuple[int, int, int]:
+    """Weights, weights that are not 0, and distinct values, of planes of signs."""
+    planes, length = len(node.attrs["planes"]), binary.fan_in(node)
+    rows = bits.reshape(planes, -1, bits.shape[1])
+    outputs, step = rows.shape[1], max(1, _AT_ONCE // length)
+    nonzeros, values = 0, set[float]()
+    for first in range(0, outputs, step):
+        part = rows[:, first : first + step]
+        weight = binary.unpack(node, part.reshape(-1, part.shape[2]))
+        nonzeros += int(np.count_nonzero(weight))
+        values.update(np.unique(weight).tolist())
+    return outputs * length, nonzeros, len(values)
+
+
 def _method(role: str, count: int, nonzeros: int, distinct: int | None) -> str:
-    if role in ("codes", "codebook"):
+    if role in ("codes", "codebook", "thresholds"):
         return role
     words = []
     if 10 * nonzeros <= 9 * count:

@@ -18,6 +18,7 @@ from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.graph.shapes import infer_shapes
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.make import How, Planned, make_plan
+from fastcnn.engine.plan.passes import fold_signs
 from fastcnn.engine.plan.plan import Bands, Plan, PlanStep
 from fastcnn.engine.plan.tune import Progress
 from fastcnn.engine.run.segments import Segment, cut
@@ -159,6 +160,9 @@ class CompiledNet:
     def save(self, path: str | Path, **meta: Any) -> FileReport:
         """Write the net as a ``.fcnn`` file with this plan as its hint.
 
+        The graph is the captured one, except that between two binary layers a threshold for each output takes the
+        place of scale, bias and batch norm, as it does in every plan.
+
         Raises
         ------
         GraphError
@@ -170,12 +174,13 @@ class CompiledNet:
         from fastcnn.artifact.hint import make_hint
 
         self.graph.to_json()  # a torch step is an error before anything is opened
+        graph = _stored(self.graph)
         hint = make_hint(
-            self.graph, isa=self.isa, threads=self.threads, tolerance=self.tolerance, exact=self._exact,
+            graph, isa=self.isa, threads=self.threads, tolerance=self.tolerance, exact=self._exact,
             shapes=self._example, choices=self.plan.choices(), bands=self.plan.bands,
             error=self.plan.error,
         )  # fmt: skip
-        return save_graph(path, self.graph, plan_hint=hint, meta={**self.meta, **meta})
+        return save_graph(path, graph, plan_hint=hint, meta={**self.meta, **meta})
 
     def to_onnx(self, path: str | Path, *shapes: Sequence[int]) -> None:
         """Write the net as ONNX, for engines that are not ours: the function alone, without a plan.
@@ -325,6 +330,18 @@ def _unlock_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
+def _stored(graph: Graph) -> Graph:
+    """The graph that a file holds: with thresholds between binary layers where its weights then take fewer bytes."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        folded = fold_signs.run(graph)
+    return folded if _weight_bytes(folded) < _weight_bytes(graph) else graph
+
+
+def _weight_bytes(graph: Graph) -> int:
+    used = {key for node in graph.nodes for key in node.params.values()}
+    return sum(int(graph.weights[key].nbytes) for key in used)
 
 
 def _join(
