@@ -5,6 +5,7 @@ They are made of ordinary layers: ``fastcnn.prepare`` makes the convolution bina
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -68,6 +69,9 @@ class BinaryBlock(nn.Module):
         over the stride, through a 1 x 1 convolution where channels do. With ``order="conv-first"``.
     rsign, rprelu : bool
         A learned threshold before the sign, and a shifted PReLU at the end in the place of ReLU or clamp.
+    norm : callable (int) -> Module
+        Makes the batch norm of so many channels:
+        :class:`~fastcnn.methods.lowprecision.shift_based.ShiftBatchNorm2d` for one by shifts.
 
     References
     ----------
@@ -87,6 +91,7 @@ class BinaryBlock(nn.Module):
         shortcut: bool = False,
         rsign: bool = False,
         rprelu: bool = False,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
         check_choice("order", order, ("norm-first", "conv-first"))
@@ -98,7 +103,7 @@ class BinaryBlock(nn.Module):
                 f"kernel_size={kernel_size} changes the size of the map, which a shortcut does not: odd ones"
             )
         self.order = order
-        self.norm = nn.BatchNorm2d(in_channels if order == "norm-first" else out_channels)
+        self.norm = norm(in_channels if order == "norm-first" else out_channels)
         self.threshold = ChannelShift(in_channels) if rsign else None
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         self.pool = nn.MaxPool2d(pool) if pool > 1 else None
@@ -111,7 +116,7 @@ class BinaryBlock(nn.Module):
         if shortcut:
             steps: list[nn.Module] = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
             if in_channels != out_channels:
-                steps += [nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)]
+                steps += [nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels)]
             self.shortcut = nn.Sequential(*steps)
 
     def forward(self, x: Tensor) -> Tensor:
