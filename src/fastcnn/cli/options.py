@@ -17,7 +17,8 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, mnist:DIR, fashion-mnist:DIR, cifar10:DIR, folder:DIR (class per folder) or npz:FILE (x, y)",
+        help="digits, mnist:DIR, fashion-mnist:DIR, cifar10:DIR, svhn:DIR, folder:DIR (class per folder) or "
+        "npz:FILE (x, y)",
     ),
 ]
 WeightsOption = Annotated[

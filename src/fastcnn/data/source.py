@@ -11,6 +11,7 @@ from fastcnn.data.digits import load_digits
 from fastcnn.data.folder import load_folder
 from fastcnn.data.mnist import load_mnist
 from fastcnn.data.npz import load_npz
+from fastcnn.data.svhn import load_svhn
 
 Split = Literal["train", "test", "all"]
 
@@ -19,6 +20,7 @@ DATA_KINDS: dict[str, str] = {
     "mnist": "mnist:DIR",
     "fashion-mnist": "fashion-mnist:DIR",
     "cifar10": "cifar10:DIR",
+    "svhn": "svhn:DIR",
     "folder": "folder:DIR (a sub-folder per class)",
     "npz": "npz:FILE (arrays x and y)",
 }
@@ -30,7 +32,8 @@ def load_data(text: str, *, split: Split | None = None) -> Dataset:
     Parameters
     ----------
     text : str
-        ``digits``, ``mnist:DIR``, ``fashion-mnist:DIR``, ``cifar10:DIR``, ``folder:DIR`` or ``npz:FILE``.
+        ``digits``, ``mnist:DIR``, ``fashion-mnist:DIR``, ``cifar10:DIR``, ``svhn:DIR``, ``folder:DIR`` or
+        ``npz:FILE``.
     split : {"train", "test", "all"}, optional
         None: the test part where the source has one, else every picture. A folder or npz without parts of its own is
         divided by position when asked for: every fifth picture is test, the rest train.
@@ -68,6 +71,8 @@ def load_data(text: str, *, split: Split | None = None) -> Dataset:
         raise DataError(f"DATA {text!r}: {path} is a file: give the folder that holds the data files")
     if kind == "cifar10":
         return load_cifar10(path, split or "test", name=text)
+    if kind == "svhn":
+        return load_svhn(path, split or "test", name=text)
     return load_mnist(path, split or "test", name=text, fashion=kind == "fashion-mnist")
 
 

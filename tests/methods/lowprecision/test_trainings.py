@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 import fastcnn as fc
 from fastcnn.compression.batches import TensorBatches
+from fastcnn.data import load_data
 from fastcnn.reproduction.lowprecision import trainings
 from fastcnn.reproduction.lowprecision.ways import WAYS, bipolar, squared_hinge, steps_of_first_stage
 from fastcnn.reproduction.trials import RESULT, Trial
+from fastcnn.reproduction.winograd_labels.pictures import MEAN, STD
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -55,7 +58,7 @@ def test_one_training_from_pictures_to_its_result(monkeypatch: pytest.MonkeyPatc
     way = dataclasses.replace(WAYS["mlp/bitwise"], epochs=(1, 2))
     monkeypatch.setitem(WAYS, "mlp/bitwise", way)
     trial = Trial(name="mlp/bitwise", seed=3)
-    trainings.train(trial, "mnist:none", Path("none"), tmp_path)
+    trainings.train(trial, "mnist:none", "none", tmp_path)
     result = json.loads((trial.folder(tmp_path) / RESULT).read_text())
     assert len(result["curve"]) == 3
     assert result["same_as_trained"] == 100.0
@@ -64,6 +67,55 @@ def test_one_training_from_pictures_to_its_result(monkeypatch: pytest.MonkeyPatc
     assert result["settings"]["epochs"] == [1, 2]
     assert steps_of_first_stage(way, 4) == 4
     assert steps_of_first_stage(WAYS["mlp/bnn"], 4) == 0
+
+
+@pytest.fixture
+def svhn(tmp_path: Path) -> str:
+    """A DATA string for 40 and 20 pictures."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 20)):
+        pictures = rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = rng.integers(1, 11, (count, 1)).astype(np.uint8)
+        savemat(tmp_path / f"{part}_32x32.mat", {"X": pictures, "y": labels})
+    return f"svhn:{tmp_path}"
+
+
+def test_svhn_stands_for_cifar10(svhn: str) -> None:
+    """Its pictures and labels, shifted but not mirrored; its results are no others'."""
+    way = WAYS["vgg/bnn"]
+    data = trainings.load(way, "mnist:none", svhn)
+    assert data.inputs.shape == (20, 3, 32, 32)
+    assert len(data.batches) == 1
+    known = load_data(svhn, split="train")
+    pixels = torch.from_numpy(np.asarray(known.images)).permute(0, 3, 1, 2)
+    torch.manual_seed(0)
+    for _ in range(3):
+        ((inputs, labels),) = data.batches
+        for picture, label in zip(inputs, labels.tolist(), strict=True):
+            # Four pixels off in each direction at most: the middle is there, and the right way round.
+            middle = (picture * STD[:, None, None] + MEAN[:, None, None])[:, 8:24, 8:24].mul(255).round()
+            places = [
+                int(known.labels[i])  # type: ignore[index]
+                for i in range(40)
+                for top in range(4, 13)
+                for left in range(4, 13)
+                if torch.equal(pixels[i, :, top : top + 16, left : left + 16].float(), middle)
+            ]
+            assert places == [label]
+    trial = Trial(name="vgg/bnn", seed=0)
+    assert trainings.settings_of(trial, svhn)["data"] == "svhn"
+    assert trainings.settings_of(trial, "folder") == trainings.settings_of(trial)
+    assert trainings.settings_of(trial)["data"] == "cifar10"
+    assert trainings.settings_of(Trial(name="mlp/bnn", seed=0), svhn)["data"] == "mnist"
+
+
+def test_a_training_of_svhn(svhn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WAYS, "vgg/bnn", dataclasses.replace(WAYS["vgg/bnn"], epochs=(1,)))
+    trial = Trial(name="vgg/bnn", seed=1)
+    trainings.train(trial, "mnist:none", svhn, tmp_path / "runs")
+    result = json.loads((trial.folder(tmp_path / "runs") / RESULT).read_text())
+    assert result["settings"]["data"] == "svhn"
+    assert result["same_as_trained"] == 100.0
 
 
 def results(drop: float, *, same: float = 100.0) -> list[dict[str, Any]]:
@@ -106,9 +158,14 @@ def test_the_squared_hinge_by_hand() -> None:
         (["--out", "x.json", "--jobs", "0"], "--jobs must be at least 1"),
         (["--out", "x.json", "--only", "nets"], "nothing is called so; there are mlp/float"),
         (["--out", "x.json"], "nowhere"),
+        (["--out", "x.json", "--mnist", "mnist:{mnist}", "--cifar10", "svhn:none"], "svhn:none"),
     ],
 )
-def test_bad_arguments_are_named(extra: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_named(
+    extra: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "svhn:none" in extra:
+        monkeypatch.setattr(trainings, "mnist_pictures", lambda *_: None)
     where = ["--mnist", "mnist:nowhere", "--cifar10", "nowhere", "--runs", "runs"]
     assert trainings.main([*where, *extra]) == 2
     assert said in capsys.readouterr().err

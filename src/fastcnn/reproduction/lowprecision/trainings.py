@@ -4,6 +4,9 @@ Nets for MNIST and CIFAR-10 are trained from scratch by the methods of low preci
 as long: :mod:`fastcnn.reproduction.lowprecision.ways` has all of them. Each trained net is then packed, saved to a file
 and loaded by the engine, which must give the label that the net in training gives, on every test picture.
 
+``--cifar10 svhn:DIR`` puts SVHN's digits, of the same size, in the place of CIFAR-10; they are not mirrored. The gates
+were set for CIFAR-10.
+
 Each training is a process of its own with one thread, and leaves its result in the folder ``--runs``; what is there is
 not trained again, and an interrupted training goes on from its checkpoint.
 
@@ -50,7 +53,7 @@ from fastcnn.reproduction.trials import (
     versus,
     write_result,
 )
-from fastcnn.reproduction.winograd_labels.pictures import ShiftedBatches, load_pictures
+from fastcnn.reproduction.winograd_labels.pictures import ShiftedBatches, is_svhn, load_pictures
 from fastcnn.reproduction.winograd_labels.train import CHECKPOINT_EVERY, OneCycleSGD
 
 MODULE = "fastcnn.reproduction.lowprecision.trainings"
@@ -107,11 +110,11 @@ class Data:
     test_sha256: str
 
 
-def load(way: Way, mnist: str, cifar10: Path) -> Data:
+def load(way: Way, mnist: str, cifar10: str) -> Data:
     """The pictures that a way is trained and tested on."""
     if way.data == "cifar10":
         known, unknown = load_pictures(cifar10, "train"), load_pictures(cifar10, "test")
-        batches = ShiftedBatches(known, batch_size=BATCH)
+        batches = ShiftedBatches(known, batch_size=BATCH, mirror=not is_svhn(cifar10))
         return Data(
             batches=batches,
             inputs=unknown.inputs,
@@ -144,7 +147,7 @@ def percent(first: Tensor, second: Tensor) -> float:
     return 100.0 * float((first == second).float().mean())
 
 
-def train(trial: Trial, mnist: str, cifar10: Path, runs: Path) -> None:
+def train(trial: Trial, mnist: str, cifar10: str, runs: Path) -> None:
     """Train one net, from its checkpoint if there is one, pack it, run it in the engine, and write its result."""
     torch.set_num_threads(1)
     sit_down(trial, runs)
@@ -175,7 +178,7 @@ def train(trial: Trial, mnist: str, cifar10: Path, runs: Path) -> None:
         history.epochs += one.epochs
     found: dict[str, Any] = {"test_sha256": data.test_sha256, "accuracy": history.metric, "params": parameters(model)}
     found |= packed(model, data.inputs, trial.folder(runs), is_method=way.config is not None)
-    write_result(trial, runs, found, history=history, settings=settings_of(trial), data=data.sha256)
+    write_result(trial, runs, found, history=history, settings=settings_of(trial, cifar10), data=data.sha256)
 
 
 def packed(model: nn.Module, inputs: Tensor, folder: Path, *, is_method: bool) -> dict[str, Any]:
@@ -202,8 +205,8 @@ def _optimizer(
     return OneCycleSGD(parameter_groups(model, lr, DECAY), lr=lr, weight_decay=DECAY, total_steps=steps)
 
 
-def settings_of(trial: Trial) -> dict[str, Any]:
-    """What a training depends on besides its name and seed."""
+def settings_of(trial: Trial, cifar10: str = "") -> dict[str, Any]:
+    """What a training depends on besides its name and seed; ``cifar10`` is the folder, or what stands for it."""
     way = WAYS[trial.name]
     return {
         "epochs": list(way.epochs),
@@ -214,7 +217,7 @@ def settings_of(trial: Trial) -> dict[str, Any]:
         "config": None if way.config is None else way.config(0).to_json(),
         "bipolar": way.bipolar,
         "loss": way.loss.__name__,
-        "data": way.data,
+        "data": "svhn" if way.data == "cifar10" and is_svhn(cifar10) else way.data,
     }
 
 
@@ -279,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if the gates that were asked for hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--mnist", required=True, help="mnist:DIR, or fashion-mnist:DIR for a harder one")
-    parser.add_argument("--cifar10", type=Path, required=True, help="folder of CIFAR-10")
+    parser.add_argument("--cifar10", required=True, help="folder of CIFAR-10, or svhn:DIR for SVHN in its place")
     parser.add_argument("--only", metavar="GLOB", default="*", help="trainings to run, such as 'vgg/*'")
     add_arguments(parser, SEEDS)
     options = parser.parse_args(arguments)
@@ -309,9 +312,17 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, trials: Sequence[Trial], chosen: Sequence[Trial]) -> int:
-    common = ["--mnist", options.mnist, "--cifar10", str(options.cifar10), "--runs", str(options.runs)]
+    common = ["--mnist", options.mnist, "--cifar10", options.cifar10, "--runs", str(options.runs)]
     try:
-        run_trials(MODULE, common, chosen, options.runs, jobs=options.jobs, title="few bits", settings=settings_of)
+        run_trials(
+            MODULE,
+            common,
+            chosen,
+            options.runs,
+            jobs=options.jobs,
+            title="few bits",
+            settings=partial(settings_of, cifar10=options.cifar10),
+        )
     finally:
         results = gather(trials, options.runs, group=lambda trial: trial.name)
         found = summary(results, options.seeds)

@@ -1,4 +1,4 @@
-"""CIFAR-10 as the two nets take it, and batches of it flipped and shifted at random."""
+"""CIFAR-10 as the two nets take it, or SVHN in its place, and batches of it flipped and shifted at random."""
 
 from __future__ import annotations
 
@@ -35,15 +35,26 @@ class Pictures:
         return len(self.labels)
 
 
-def load_pictures(folder: Path, split: Literal["train", "test"]) -> Pictures:
+def is_svhn(place: Path | str) -> bool:
+    """Whether a place is a DATA string for SVHN rather than a folder of CIFAR-10."""
+    return str(place).startswith("svhn:")
+
+
+def load_pictures(place: Path | str, split: Literal["train", "test"]) -> Pictures:
     """Read one part of CIFAR-10.
+
+    Parameters
+    ----------
+    place : Path or str
+        Its folder; or ``svhn:DIR`` for SVHN's digits, which are of the same size and normalised alike.
+    split : {"train", "test"}
 
     Raises
     ------
     DataError
         If the folder is missing, its files are damaged, or the pictures have no labels.
     """
-    data = load_data(f"cifar10:{folder}", split=split)
+    data = load_data(str(place) if is_svhn(place) else f"cifar10:{place}", split=split)
     if not isinstance(data.images, np.ndarray) or data.labels is None:
         raise DataError(f"{data.name}: expected pictures in memory with labels")
     digest = hashlib.sha256(np.ascontiguousarray(data.images).tobytes())
@@ -62,10 +73,13 @@ class ShiftedBatches:
     pictures : Pictures
     batch_size : int
         The last batch may be short.
+    mirror : bool
+        Whether pictures are mirrored at all: digits must not be.
     """
 
-    def __init__(self, pictures: Pictures, *, batch_size: int) -> None:
+    def __init__(self, pictures: Pictures, *, batch_size: int, mirror: bool = True) -> None:
         check_count("batch_size", batch_size, 1)
+        self.mirror = mirror
         self.labels, self.batch_size = pictures.labels, batch_size
         self._height, self._width = pictures.inputs.shape[2:]
         padded = F.pad(pictures.inputs, (SHIFT,) * 4)
@@ -80,7 +94,7 @@ class ShiftedBatches:
         for start in range(0, len(order), self.batch_size):
             pick = order[start : start + self.batch_size]
             top, left = torch.randint(0, 2 * SHIFT + 1, (2, len(pick), 1))
-            mirrored = torch.rand(len(pick), 1) < 0.5
+            mirrored = (torch.rand(len(pick), 1) < 0.5) & self.mirror
             across = torch.arange(self._width)
             rows = top + torch.arange(self._height)
             columns = left + torch.where(mirrored, across.flip(0), across)
