@@ -19,6 +19,7 @@ from fastcnn.artifact import predict_file_bytes, save_graph
 from fastcnn.artifact.encode import encode_array
 from fastcnn.engine.graph import Graph
 from fastcnn.methods.vq.kmeans import kmeans_1d
+from fastcnn.reproduction.lowprecision import energy
 from tests.artifact.nets import lenet_5, lenet_300_100, squeezenet
 from tests.docs.pages import ROOT
 from tests.engine.nets import WINOGRAD
@@ -134,3 +135,35 @@ def test_the_contracts_name_doors_as_they_are() -> None:
         assert {n for n, p in parameters.items() if p.default is p.empty} <= set(named), function
         positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
         assert named[: len(positional)] == positional, function
+
+
+def rows_of_energy(net: str) -> list[list[str]]:
+    """Cells of a net's table, computed again."""
+    title, build = energy.NETS[net]
+    lines = energy.table(title, build()).splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_shows_the_modelled_energy_of_the_papers_net() -> None:
+    assert table_of("concepts/energy.md", energy.NETS["paper"][0]) == rows_of_energy("paper")
+
+
+@pytest.mark.zoo
+@pytest.mark.slow
+def test_the_page_shows_the_modelled_energy_of_resnet_18() -> None:
+    assert table_of("concepts/energy.md", energy.NETS["resnet18"][0]) == rows_of_energy("resnet18")
+
+
+def test_the_page_shows_the_prices_of_the_model() -> None:
+    page = "concepts/energy.md"
+    operations = {row[0]: (float(row[1]), float(row[2])) for row in table_of(page, "operation")}
+    assert operations == {kind: (energy.MULTIPLY[kind], energy.ADD[kind]) for kind in energy.ADD}
+    memories = [row[1] for row in table_of(page, "memory")]
+    assert memories == [f"{price:.0f}" for _, price in energy.CACHES] + ["{:.0f} to {:.0f}".format(*energy.DRAM)]
+    said = f"That makes {energy.word_pj():.1f} pJ, where 64 multiply-adds of float32 are {64 * (3.7 + 0.9):.1f}"
+    assert said in words_of(page)
+
+
+def test_the_artifact_page_has_the_sizes_of_layers_of_signs() -> None:
+    said = [round(32 * k / (64 * -(-k // 64) + 32), 1) for k in (27, 576, 2304)]
+    assert "layers of K = 27, 576 and 2304 are {}, {} and {} times smaller".format(*said) in words_of("artifact.md")
