@@ -34,9 +34,8 @@ def test_a_block_times_packing_and_products_in_their_place(tmp_path: Path) -> No
 def times_of(cell: Cell, share: float, gain: float) -> tuple[dict[str, list[float]], list[float]]:
     limit = 5000.0
     ms = cell.products / limit / 1e6 / share
-    return {BINARY: [ms] * 3, DIRECT: [gain * ms] * 3, "torch channels_last": [2 * gain * ms] * 3, WINOGRAD: [3 * ms] * 3}, [
-        limit
-    ] * 3
+    direct = {DIRECT: gain * ms, "torch channels_last": 2 * gain * ms}
+    return {label: [each] * 3 for label, each in {BINARY: ms, **direct, WINOGRAD: 3 * ms}.items()}, [limit] * 3
 
 
 @pytest.mark.parametrize(("share", "gain", "met"), [(0.76, 14.1, True), (0.74, 20.0, False), (0.9, 13.9, False)])
@@ -93,7 +92,7 @@ def test_a_small_net_becomes_entries_of_both_engines(tmp_path: Path, monkeypatch
     ]  # fmt: skip
     errors = {entry.label: int8.error_of(entry, threads=1) for entry in entries}
     assert errors[DENSE] < 1e-5
-    assert {label: error for label, error in errors.items() if label != DENSE and not 1e-5 < error < 0.1} == {}
+    assert {label: error for label, error in errors.items() if label != DENSE and not 1e-5 < error < 0.3} == {}
 
 
 def test_the_binary_resnet_runs_as_it_was_trained() -> None:
