@@ -19,6 +19,14 @@ int64_t signs_rule(StepRule& r) {
   r.inputs(1);
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.require(in.blocked && in.floats() && out.signs(), "makes bits of a channel-blocked map");
+  if (r.s.weights.count("limits") != 0) {
+    const FloatArray& limits = r.weight("limits", 1);
+    r.require(limits.size == 1 || limits.size == 3, "limits are one or three");
+    r.require(
+        in.n == out.n && in.h == out.h && in.w == out.w && out.c == (limits.size == 1 ? in.c : 2 * whole_words(in.c)),
+        "maps differ, or have no room for the planes");
+    return static_cast<int64_t>(limits.size);
+  }
   r.same_map(in, out);
   for (const char* key : {"scale", "shift"}) {
     if (r.s.weights.count(key) != 0) r.vector_weight(key, out.c);
@@ -56,6 +64,9 @@ int64_t sign_conv_rule(StepRule& r) {
   r.require(in.c % groups == 0 && out.c % groups == 0, "groups do not divide the channels");
   r.require(groups == 1 || (in.c / groups % 32 == 0 && out.c / groups % 32 == 0),
             "groups need whole words of channels");
+  const int64_t in_planes = r.integer("in_planes", 1, 2, 1), weight_planes = r.integer("weight_planes", 1, 2, 1);
+  r.require(in_planes * weight_planes <= 2 && (in_planes == 1 || (groups == 1 && in.c % 64 == 0)),
+            "takes two planes of inputs or of weights, of inputs in one group");
   r.reach_rows(out.h, stride[0], dilation[0], kernel[0], padding, in);
   r.reach(out.w, stride[1], dilation[1], kernel[1], padding[1], in.w, in.left, in.right);
   r.integer("length", 1, 1 << 24);
@@ -63,7 +74,7 @@ int64_t sign_conv_rule(StepRule& r) {
   const BitsKernels& kernels = bits_kernels(r.p.isa);
   r.require(has_tile(kernels.tiles, kernels.tile_count, tile[0], tile[1]), "no such tile on this instruction set");
   const FloatArray& w = r.weight("weight", 2);
-  const int64_t words = bounded_product({kernel[0], kernel[1], (in.c / groups + 31) / 32});
+  const int64_t words = bounded_product({weight_planes, kernel[0], kernel[1], (in.c / in_planes / groups + 31) / 32});
   r.require(words <= 1 << 24, "the kernel is too large");
   r.require(w.shape[0] == out.c && w.shape[1] == words, "weight, taps and channels differ");
   const int64_t channels = groups * whole_words(out.c / groups);

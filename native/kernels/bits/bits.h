@@ -13,12 +13,15 @@
 namespace fastcnn {
 
 // One row of outputs, some channel vectors. Taps are `runs` x `run_taps` runs of `words` words each: the taps of a
-// kernel row are one run where they follow each other in memory.
+// kernel row are one run where they follow each other in memory. Of numbers of several bits, the inputs or the weights
+// have a plane of signs for each bit, and every plane counts twice what follows it.
 struct BitsConvShape {
   int out_w = 0;
+  int in_planes = 1, weight_planes = 1;  // one of them is 1
+  ptrdiff_t in_plane = 0;                // words between the planes of a pixel
   int runs = 0, run_taps = 0, words = 0;
   ptrdiff_t in_run = 0, in_tap = 0, in_pixel = 0;  // words between runs, taps, and the first taps of two outputs
-  int length = 0;                                  // K, padding included
+  int length = 0;                                  // K times the weights of all planes, padding included
   ptrdiff_t out_pixel = 0;                         // words, or floats, between outputs
   ptrdiff_t out_vector = 0;                        // floats between the channel vectors of a float output
   ptrdiff_t res_vector = 0;
@@ -28,7 +31,7 @@ struct BitsConvShape {
 
 struct BitsConvArgs {
   const uint32_t* in = nullptr;       // first tap of the first output
-  const uint32_t* weights = nullptr;  // [vector][tap][word][V]
+  const uint32_t* weights = nullptr;  // [vector][plane][tap][word][V]
   int vectors = 0;
   // What outputs near the border have too much of, where the padding is zero: [case][corrections_case channels], and
   // the case of each output of the row; null where there is nothing to correct.
@@ -53,6 +56,10 @@ struct BitsKernels {
   // null, or padded to whole words of channels.
   void (*pack_row)(const float* in, ptrdiff_t plane, int pixels, int channels, const float* scale, const float* shift,
                    uint32_t* out, ptrdiff_t out_pixel);
+  // The same to the planes of numbers 0 ... count, count 1 or 3, the higher bit first, `words` apart: how many of the
+  // limits x >= limit holds for. A bit that is set in a number is clear in its plane.
+  void (*pack_levels)(const float* in, ptrdiff_t plane, int pixels, int channels, const float* limits, int count,
+                      uint32_t* out, ptrdiff_t out_pixel, ptrdiff_t words);
   // `iterations` rounds of independent chains of xor, popcount and add; returns something to keep.
   uint32_t (*peak)(int64_t iterations);
   int peak_chains;

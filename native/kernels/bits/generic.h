@@ -130,27 +130,48 @@ template <int V, int T, int P>
   UVec<V> acc[T][P] = {};
   [[maybe_unused]] UVec<V> wide[T][P] = {};
   [[maybe_unused]] int left = kBytesHold;
-  for (int run = 0; run < s.runs; ++run) {
-    for (int tap = 0; tap < s.run_taps; ++tap) {
-      const uint32_t* x = in + run * s.in_run + tap * s.in_tap;
-#pragma GCC unroll 2
-      for (int k = 0; k < s.words; ++k, weights += V) {
-        UVec<V> w[T];
+  const int planes = s.in_planes * s.weight_planes;
+  const ptrdiff_t weight_plane = s.weight_planes > 1 ? vector / s.weight_planes : 0;
+  for (int plane = 0; plane < planes; ++plane) {
+    if (plane > 0) {
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) w[t] = load_words<V>(weights + t * vector);
+      for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
-          const UVec<V> word = x[p * s.in_pixel + k] - UVec<V>{};
-#pragma GCC unroll 8
-          for (int t = 0; t < T; ++t) acc[t][p] = add_counts<V>(acc[t][p], count_bits<V>(word ^ w[t]));
+          if constexpr (kCountsLanes<V>) {
+            acc[t][p] += acc[t][p];
+          } else {
+            wide[t][p] += add_bytes<V>(acc[t][p]);
+            wide[t][p] += wide[t][p];
+            acc[t][p] = UVec<V>{};
+          }
         }
-        if constexpr (!kCountsLanes<V>) {
-          if (--left == 0) {
-            left = kBytesHold;
-            for (int t = 0; t < T; ++t) {
-              for (int p = 0; p < P; ++p) {
-                wide[t][p] += add_bytes<V>(acc[t][p]);
-                acc[t][p] = UVec<V>{};
+      }
+      left = kBytesHold;
+    }
+    const uint32_t* w0 = weights + plane * weight_plane;
+    for (int run = 0; run < s.runs; ++run) {
+      for (int tap = 0; tap < s.run_taps; ++tap) {
+        const uint32_t* x = in + plane * s.in_plane + run * s.in_run + tap * s.in_tap;
+#pragma GCC unroll 2
+        for (int k = 0; k < s.words; ++k, w0 += V) {
+          UVec<V> w[T];
+#pragma GCC unroll 8
+          for (int t = 0; t < T; ++t) w[t] = load_words<V>(w0 + t * vector);
+#pragma GCC unroll 16
+          for (int p = 0; p < P; ++p) {
+            const UVec<V> word = x[p * s.in_pixel + k] - UVec<V>{};
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) acc[t][p] = add_counts<V>(acc[t][p], count_bits<V>(word ^ w[t]));
+          }
+          if constexpr (!kCountsLanes<V>) {
+            if (--left == 0) {
+              left = kBytesHold;
+              for (int t = 0; t < T; ++t) {
+                for (int p = 0; p < P; ++p) {
+                  wide[t][p] += add_bytes<V>(acc[t][p]);
+                  acc[t][p] = UVec<V>{};
+                }
               }
             }
           }
@@ -174,7 +195,7 @@ template <int V, int T, int P>
 // Outputs first ... first + P - 1 of the row, channel vectors v ... v + T - 1.
 template <int V, int T, int P>
 [[gnu::always_inline]] inline void conv_tile(const BitsConvShape& s, const BitsConvArgs& a, int v, int first) {
-  const ptrdiff_t vector = static_cast<ptrdiff_t>(s.runs) * s.run_taps * s.words * V;
+  const ptrdiff_t vector = static_cast<ptrdiff_t>(s.weight_planes) * s.runs * s.run_taps * s.words * V;
   IVec<V> q[T][P];
   differences<V, T, P>(s, a.in + first * s.in_pixel, a.weights + v * vector, vector, q);
   const bool corrected = a.corrections != nullptr;
@@ -287,6 +308,41 @@ void pack_row(const float* in, ptrdiff_t plane, int pixels, int channels, const 
   }
 }
 
+// Bits of V values that are below a limit, or NaN.
+template <int V>
+[[gnu::always_inline]] inline uint32_t below(Vec<V> x, float limit) {
+  return negative<V>(x - splat<V>(limit));
+}
+
+template <int V>
+void pack_levels(const float* in, ptrdiff_t plane, int pixels, int channels, const float* limits, int count,
+                 uint32_t* out, ptrdiff_t out_pixel, ptrdiff_t words) {
+  constexpr int kParts = 32 / V;
+  for (int word = 0; word * 32 < channels; ++word) {
+    const int there = channels - word * 32;
+    const uint32_t valid = there >= 32 ? ~0u : (1u << there) - 1u;
+    const int parts = there >= 32 ? kParts : (there + V - 1) / V;
+    const float* from = in + word * kParts * plane;
+    for (int p = 0; p < pixels; ++p) {
+      uint32_t first = 0, second = 0;
+      for (int i = 0; i < parts; ++i) {
+        const Vec<V> x = load<V>(from + i * plane + p * V);
+        if (count == 1) {
+          first |= below<V>(x, limits[0]) << (i * V);
+          continue;
+        }
+        const uint32_t one = below<V>(x, limits[0]), two = below<V>(x, limits[1]), three = below<V>(x, limits[2]);
+        // 1 is below the second limit and not below the first, 3 below none: other numbers are even.
+        first |= two << (i * V);
+        second |= (one | (three & ~two)) << (i * V);
+      }
+      uint32_t* to = out + p * out_pixel + word;
+      to[0] = first & valid;
+      if (count > 1) to[words] = second & valid;
+    }
+  }
+}
+
 template <int V>
 constexpr int kPeakChains = kCountsLanes<V> ? 12 : 4;  // in registers, with as many factors
 
@@ -336,6 +392,7 @@ BitsKernels make_bits_of(Isa isa) {
           static_cast<int>(sizeof...(Tiles)),
           tile_row<BitsRow, V, Tiles...>,
           pack_row<V>,
+          pack_levels<V>,
           bits_peak<V>,
           kPeakChains<V>};
 }

@@ -26,7 +26,8 @@ Buffer per_channel(const StepSpec& spec, const char* key, int channels, float re
   return buffer;
 }
 
-// A blocked map to bits: -1 where scale * x + shift >= 0 does not hold.
+// A blocked map to bits: -1 where scale * x + shift >= 0 does not hold; or to the planes of how many limits x reaches,
+// whole words of channels for each.
 class SignsStep final : public RowStep {
  public:
   explicit SignsStep(const StepSpec& spec) : in_(spec.in.at(0)), kernels_(bits_kernels(spec.isa)) {
@@ -35,22 +36,38 @@ class SignsStep final : public RowStep {
       throw std::invalid_argument("signs: makes bits of a blocked map");
     scale_ = per_channel(spec, "scale", out.c, 1.0f);
     shift_ = per_channel(spec, "shift", out.c, 0.0f);
+    if (!spec.has_weight("limits")) return;
+    const FloatArray& limits = spec.weight("limits");
+    if (limits.size != 1 && limits.size != 3) throw std::invalid_argument("signs: limits are one or three");
+    limits_.assign(limits.data, limits.data + limits.size);
+    if (limits_.size() == 3 && out.pixel != 2 * ((in_.c + 31) / 32)) {
+      throw std::invalid_argument("signs: two planes need whole words of channels each");
+    }
   }
 
-  std::string kernel() const override { return std::string("signs_") + isa_name(kernels_.isa); }
-  size_t weight_bytes() const override { return (scale_.size() + shift_.size()) * sizeof(float); }
+  std::string kernel() const override {
+    return std::string(limits_.empty() ? "signs_" : "levels_") + isa_name(kernels_.isa);
+  }
+  size_t weight_bytes() const override { return (scale_.size() + shift_.size() + limits_.size()) * sizeof(float); }
   std::optional<RowReach> row_reach() const override { return RowReach{}; }
 
  private:
   void row(const RunContext& ctx, int64_t n, int64_t y) const override {
-    kernels_.pack_row(ctx.at(in_) + n * in_.image + y * in_.row, in_.plane, out.w, out.c,
-                      scale_.size() != 0 ? scale_.data() : nullptr, shift_.size() != 0 ? shift_.data() : nullptr,
-                      words(ctx.at(out) + n * out.image + y * out.row), out.pixel);
+    const float* from = ctx.at(in_) + n * in_.image + y * in_.row;
+    uint32_t* to = words(ctx.at(out) + n * out.image + y * out.row);
+    if (limits_.empty()) {
+      kernels_.pack_row(from, in_.plane, out.w, out.c, scale_.size() != 0 ? scale_.data() : nullptr,
+                        shift_.size() != 0 ? shift_.data() : nullptr, to, out.pixel);
+    } else {
+      kernels_.pack_levels(from, in_.plane, out.w, in_.c, limits_.data(), static_cast<int>(limits_.size()), to,
+                           out.pixel, (in_.c + 31) / 32);
+    }
   }
 
   Tensor in_;
   const BitsKernels& kernels_;
   Buffer scale_, shift_;
+  std::vector<float> limits_;
 };
 
 // The largest of some signs is -1 where all of them are; a window is clipped to the map.
@@ -106,19 +123,26 @@ class SignConvStep final : public Step {
     const auto &kernel = spec.list("kernel", 2), &stride = spec.list("stride", 2), &padding = spec.list("padding", 4),
                &dilation = spec.list("dilation", 2);
     groups_ = static_cast<int>(spec.integer("groups", 1));
+    shape_.in_planes = static_cast<int>(spec.integer("in_planes", 1));
+    shape_.weight_planes = static_cast<int>(spec.integer("weight_planes", 1));
+    const int in_planes = shape_.in_planes, weight_planes = shape_.weight_planes;
+    if (in_planes < 1 || weight_planes < 1 || in_planes * weight_planes > 2 || (in_planes > 1 && groups_ > 1) ||
+        static_cast<int>(in_.pixel) % in_planes != 0) {
+      throw std::invalid_argument("sign_conv: takes two planes of inputs or of weights, of inputs in one group");
+    }
     const FloatArray& w = spec.weight("weight");
     const int64_t taps = kernel[0] * kernel[1];
     if (!in_.signs() || !out.blocked || groups_ < 1 || in_.c % groups_ != 0 || out.c % groups_ != 0 ||
         (groups_ > 1 && (in_.c / groups_ % 32 != 0 || out.c / groups_ % 32 != 0))) {
       throw std::invalid_argument("sign_conv: needs bits, and whole words of channels in every group");
     }
-    group_words_ = static_cast<int>(in_.pixel) / groups_;
-    if (w.size != static_cast<size_t>(out.c * taps * group_words_)) {
+    group_words_ = static_cast<int>(in_.pixel) / groups_ / in_planes;
+    if (w.size != static_cast<size_t>(out.c * weight_planes * taps * group_words_)) {
       throw std::invalid_argument("sign_conv: the weight has not the words that channels and taps need");
     }
     // Whole words of output channels: the bits past the last channel are made too, and are clear.
     vectors_ = (out.c / groups_ + 31) / 32 * 32 / V;
-    const int64_t run = taps * group_words_;
+    const int64_t run = weight_planes * taps * group_words_;
     weights_ = Buffer(static_cast<size_t>(groups_ * vectors_ * run * V));
     for (int64_t o = 0; o < out.c; ++o) {
       const int64_t group = o / (out.c / groups_), within = o % (out.c / groups_);
@@ -126,7 +150,7 @@ class SignConvStep final : public Step {
       for (int64_t k = 0; k < run; ++k) std::memcpy(to + k * V, w.data + o * run + k, sizeof(float));
     }
     // Taps of a row that follow each other are one run.
-    const bool joined = dilation[1] == 1 && groups_ == 1;
+    const bool joined = dilation[1] == 1 && groups_ == 1 && in_planes == 1;
     shape_.out_w = out.w;
     shape_.runs = static_cast<int>(kernel[0]);
     shape_.run_taps = joined ? 1 : static_cast<int>(kernel[1]);
@@ -134,6 +158,7 @@ class SignConvStep final : public Step {
     shape_.in_run = dilation[0] * in_.row;
     shape_.in_tap = dilation[1] * in_.pixel;
     shape_.in_pixel = stride[1] * in_.pixel;
+    shape_.in_plane = in_planes > 1 ? group_words_ : 0;
     shape_.length = static_cast<int>(spec.integer("length"));
     shape_.out_pixel = out.pixel;
     in_row_ = stride[0] * in_.row;
@@ -224,7 +249,9 @@ class SignConvStep final : public Step {
       std::copy(given.data + i * out.c, given.data + (i + 1) * out.c, corrections_.data() + i * padded);
     }
     to_ints(corrections_);
-    // Rows of one case share the cases of their columns; there is nothing to correct in rows where all are the first.
+    // Rows of one case share the cases of their columns; there is nothing to correct in rows where all are the first,
+    // if that has nothing to correct.
+    const bool always = std::any_of(given.data, given.data + out.c, [](float x) { return x != 0.0f; });
     row_cases_ = rows;
     cases_.resize(static_cast<size_t>(given.shape[0] * out.w));
     corrected_.resize(static_cast<size_t>(given.shape[0]));
@@ -232,7 +259,7 @@ class SignConvStep final : public Step {
       for (int64_t x = 0; x < out.w; ++x) {
         const int64_t c = r * given.shape[1] + columns[static_cast<size_t>(x)];
         cases_[static_cast<size_t>(r * out.w + x)] = static_cast<uint16_t>(c);
-        corrected_[static_cast<size_t>(r)] |= c != 0;
+        corrected_[static_cast<size_t>(r)] |= c != 0 || always;
       }
     }
   }
@@ -241,7 +268,8 @@ class SignConvStep final : public Step {
     const int V = kernels_.lanes, group = v / vectors_;
     BitsConvArgs a;
     a.in = words(static_cast<const float*>(ctx.at(in_))) + n * in_.image + y * in_row_ + start_ + group * group_words_;
-    const ptrdiff_t vector = static_cast<ptrdiff_t>(shape_.runs) * shape_.run_taps * shape_.words * V;
+    const ptrdiff_t vector =
+        static_cast<ptrdiff_t>(shape_.weight_planes) * shape_.runs * shape_.run_taps * shape_.words * V;
     a.weights = words(static_cast<const float*>(weights_.data())) + v * vector;
     a.vectors = count;
     if (!corrected_.empty()) {

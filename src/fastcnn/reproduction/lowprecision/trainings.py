@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fastcnn
@@ -60,7 +61,8 @@ MODULE = "fastcnn.reproduction.lowprecision.trainings"
 BATCH, DECAY = 128, 5e-4
 """Pictures in a batch; weight decay where the optimizer is SGD, of weights that are not clipped."""
 SEEDS = (0, 1, 2)
-FILE = "net.fcnn"
+FILE, WEIGHTS = "net.fcnn", "net.safetensors"
+"""Of a trained net, and of one that no method has packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,8 @@ def packed(model: nn.Module, inputs: Tensor, folder: Path, *, is_method: bool) -
     """What the net is without its training: its layers, its file, and how often the file's net says what it says."""
     trained = answers(model, inputs)
     small = fastcnn.convert(model) if is_method else model
+    if not is_method:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
     report = [asdict(line) for line in fastcnn.report(small).layers] if is_method else []
     net = fastcnn.compile(small.eval(), inputs[:1], threads=1, strict=True)
     net.save(folder / FILE)

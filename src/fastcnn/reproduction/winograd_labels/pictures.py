@@ -64,7 +64,7 @@ def load_pictures(place: Path | str, split: Literal["train", "test"]) -> Picture
 
 
 class ShiftedBatches:
-    """Batches in a new order on every pass, each picture shifted by up to ``SHIFT`` pixels and mirrored half the time.
+    """Batches in a new order on every pass, each picture shifted by some pixels and mirrored half the time.
 
     Order, shifts and mirrors come from torch's generator alone, so that ``fastcnn.finetune`` can resume exactly.
 
@@ -75,14 +75,21 @@ class ShiftedBatches:
         The last batch may be short.
     mirror : bool
         Whether pictures are mirrored at all: digits must not be.
+    shift : int
+        Pixels at most, each way.
+    around : float
+        What comes in at the edge.
     """
 
-    def __init__(self, pictures: Pictures, *, batch_size: int, mirror: bool = True) -> None:
+    def __init__(
+        self, pictures: Pictures, *, batch_size: int, mirror: bool = True, shift: int = SHIFT, around: float = 0.0
+    ) -> None:
         check_count("batch_size", batch_size, 1)
-        self.mirror = mirror
+        check_count("shift", shift, 0)
+        self.mirror, self.shift = mirror, shift
         self.labels, self.batch_size = pictures.labels, batch_size
         self._height, self._width = pictures.inputs.shape[2:]
-        padded = F.pad(pictures.inputs, (SHIFT,) * 4)
+        padded = F.pad(pictures.inputs, (shift,) * 4, value=around)
         self._rows_first = padded.permute(0, 2, 3, 1).contiguous()
 
     def __len__(self) -> int:
@@ -93,7 +100,7 @@ class ShiftedBatches:
         order = torch.randperm(len(self.labels))
         for start in range(0, len(order), self.batch_size):
             pick = order[start : start + self.batch_size]
-            top, left = torch.randint(0, 2 * SHIFT + 1, (2, len(pick), 1))
+            top, left = torch.randint(0, 2 * self.shift + 1, (2, len(pick), 1))
             mirrored = (torch.rand(len(pick), 1) < 0.5) & self.mirror
             across = torch.arange(self._width)
             rows = top + torch.arange(self._height)

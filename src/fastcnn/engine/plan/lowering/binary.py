@@ -1,4 +1,8 @@
-"""Binary layers: maps of signs, one bit each, and the convolutions that count differing bits."""
+"""Binary layers: maps of signs, one bit each, and the convolutions that count differing bits.
+
+Inputs of two levels or four, or weights of four, are planes of signs: a number q of k bits is
+(2^k - 1 + sum of 2^j s_j) / 2, with s_j the sign of its bit j. Sums of products are then halves of whole numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,30 @@ from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers, tiled
 from fastcnn.engine.plan.slots import Slot
 
 WORD = 32
+MOST_PLANES = 2
 
 
-def has_bits_kernel(node: Node, shape: Shape, outputs: int) -> bool:
-    """Whether a layer runs on bits: inputs and weights are signs, and groups have whole words of inputs and outputs."""
-    if not node.attrs["binarize"] or node.attrs["planes"] != [1]:
+def has_bits_kernel(node: Node, shape: Shape, outputs: int, source: Node | None) -> bool:
+    """Whether a layer runs on bits: its inputs and weights are signs, in groups of whole words of channels.
+
+    Or inputs have one or two bits and weights one, or one and two; then in a single group.
+    """
+    planes, groups = node.attrs["planes"], int(node.attrs.get("groups", 1))
+    if not node.attrs["binarize"]:
+        bits = _input_bits(source)
+        return groups == 1 and planes in ([1], [1, 2]) and 1 <= bits * len(planes) <= MOST_PLANES
+    if planes != [1]:
         return False
-    if node.op == "binary_linear":
-        return True
-    groups = int(node.attrs["groups"])
-    return groups == 1 or all(count // groups % WORD == 0 for count in (int(node.attrs["in_channels"]), outputs))
+    return groups == 1 or (int(node.attrs["in_channels"]) // groups % WORD == 0 and outputs // groups % WORD == 0)
+
+
+def _input_bits(source: Node | None) -> int:
+    """Bits of what a node makes, if it rounds to 0 ... 2^k - 1; 0 if it does not, or to more than k = 2."""
+    if source is None or source.op != "quantize":
+        return 0
+    a = source.attrs
+    plain = a["zero"] == a["low"] == 0 and a["step"] == 1
+    return {1: 1, 3: 2}.get(a["high"], 0) if plain else 0
 
 
 @lru_cache
@@ -46,6 +64,48 @@ def words(node: Node, bits: Array) -> Array:
     return view
 
 
+def planes_of_words(node: Node, bits: Array) -> Array:
+    """Words of every plane, the one with the largest factor first: (O, planes * taps * words)."""
+    one = node.with_(attrs={**node.attrs, "planes": [1]})
+    rows = len(bits) // len(node.attrs["planes"])
+    planes = [words(one, bits[p * rows : (p + 1) * rows]) for p in reversed(range(len(node.attrs["planes"])))]
+    return np.concatenate(planes, axis=1)
+
+
+def levels_of(low: Lowerer, source: Node, value: str) -> Slot:
+    """The planes of signs of a value's levels, as ``source`` would round it; made on first need."""
+    name = f"{value}.{source.attrs['high']} levels of {source.attrs['factor']}"
+    if low.has_bits(name):
+        return low.bits(name)
+    blocked = low.blocked(value)
+    batch, channels, height, width = blocked.nchw
+    planes = _input_bits(source)
+    if planes > 1:
+        channels = planes * -(-channels // WORD) * WORD
+    slot = low.new_bits(name, (batch, channels, height, width))
+    limits = level_limits(np.float32(source.attrs["factor"]), int(source.attrs["high"]))
+    low.emit("signs", f"{source.name}.levels", [blocked], slot, weights={"limits": limits})
+    return slot
+
+
+def level_limits(factor: np.float32, count: int) -> Array:
+    """The least float32 that rounds to each of 1 ... count when multiplied by ``factor``, as ``quantize`` does it.
+
+    Found among all floats by bisection, for halves go to even numbers, and products are rounded.
+    """
+    found = []
+    for level in range(1, count + 1):
+        # Positive floats are in the order of their bits.
+        low, high = np.int32(0), np.float32(np.finfo(np.float32).max).view(np.int32)
+        while high - low > 1:
+            middle = np.int32((int(low) + int(high)) // 2)
+            with np.errstate(over="ignore"):
+                reached = np.rint(middle.view(np.float32) * factor) >= level
+            low, high = (low, middle) if reached else (middle, high)
+        found.append(high.view(np.float32))
+    return np.array(found, np.float32)
+
+
 def bits_of(low: Lowerer, value: str) -> Slot:
     """The signs of a value, made on first need."""
     if not low.has_bits(value):
@@ -61,8 +121,7 @@ def binary_conv(low: Lowerer, node: Node) -> None:
     a = node.attrs
     geometry: dict[str, Any] = {key: list(a[key]) for key in ("stride", "padding", "dilation")}
     geometry |= {"kernel": list(a["kernel_size"]), "groups": int(a["groups"])}
-    source = bits_of(low, node.inputs[0])
-    _emit(low, node, source, geometry, int(a["pad_value"]))
+    _emit(low, node, _source(low, node, node.inputs[0]), geometry, int(a["pad_value"]))
 
 
 @lowers("binary_linear")
@@ -72,25 +131,45 @@ def binary_linear(low: Lowerer, node: Node) -> None:
     geometry: dict[str, Any] = {
         "kernel": [1, 1], "stride": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1,
     }  # fmt: skip
-    flat = low.flattened_map(value)
+    levels = None if node.attrs["binarize"] else low.maker(value)
+    read = value if levels is None else levels.inputs[0]
+    flat = low.flattened_map(read)
     if flat is None:
-        _emit(low, node, bits_of(low, value), geometry, 1)
+        _emit(low, node, _source(low, node, value), geometry, 1)
         return
-    source = bits_of(low, flat)
-    _, channels, height, width = source.nchw
+    channels, height, width = low.dims(flat)[1:]
     as_conv = node.with_(
         op="binary_conv2d",
         attrs={**node.attrs, "in_channels": channels, "kernel_size": [height, width], "groups": 1},
     )
+    source = bits_of(low, flat) if levels is None else levels_of(low, levels, flat)
     _emit(low, as_conv, source, geometry | {"kernel": [height, width]}, 1)
+
+
+def _source(low: Lowerer, node: Node, value: str) -> Slot:
+    if node.attrs["binarize"]:
+        return bits_of(low, value)
+    maker = low.maker(value)
+    assert maker is not None
+    return levels_of(low, maker, maker.inputs[0])
+
+
+def reads_levels(low: Lowerer, node: Node) -> bool:
+    """Whether binary layers alone read what ``quantize`` makes, as their input, in planes of signs."""
+    if node.name in low.graph.outputs or not low.users(node.name):
+        return False
+    return all(
+        user.op in binary.BINARY and not user.attrs["binarize"] and node.name not in user.inputs[1:]
+        for user in low.users(node.name)
+    )
 
 
 def _emit(low: Lowerer, node: Node, source: Slot, geometry: dict[str, Any], pad_value: int) -> None:
     bits, padding = low.raw(node, "bits"), geometry["padding"]
     source.storage.need_border(padding)
     residual, attrs = split_epilogue(node)
-    weights: dict[str, Array] = {"weight": words(node, bits)}
-    length = binary.fan_in(node)
+    weights: dict[str, Array] = {"weight": planes_of_words(node, bits)}
+    length = binary.reach(node)
     inputs = [source]
     limited = "thresholds" in node.params
     if limited and _only_signs_read(low, node.name):
@@ -105,7 +184,18 @@ def _emit(low: Lowerer, node: Node, source: Slot, geometry: dict[str, Any], pad_
         out = low.new_blocked(node.name)
         inputs += [] if residual is None else [low.blocked(residual)]
         weights |= {role: low.weight(node, role) for role in ("scale", "bias") if role in node.params}
-    if any(padding) and pad_value != 1:
+    top = 0 if node.attrs["binarize"] else (1 << _input_bits(low.maker(node.inputs[0]))) - 1
+    if top:
+        # The border stands for zeros, of which all bits are clear; sums are twice as large.
+        length *= top
+        attrs |= {"in_planes": top.bit_length(), "weight_planes": len(node.attrs["planes"])}
+        scale = weights.get("scale", np.ones(len(weights["weight"]), np.float32))
+        weights["scale"] = scale * np.float32(0.5)
+        corrections, cases = _corrections(node, bits, geometry, source, out, -1)
+        whole = binary.unpack(node, bits).reshape(len(scale), -1).astype(np.float64).sum(1)
+        weights["corrections"] = (top * (corrections - whole)).astype(np.float32)
+        attrs |= cases
+    elif any(padding) and pad_value != 1:
         weights["corrections"], cases = _corrections(node, bits, geometry, source, out, pad_value)
         attrs |= cases
     candidates = tiled("sign_conv", _tiles(low.target.isa), out.nchw[2:])

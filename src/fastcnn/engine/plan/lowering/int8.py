@@ -11,6 +11,7 @@ from fastcnn import _native
 from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.plan.lowering.binary import reads_levels
 from fastcnn.engine.plan.lowering.epilogue import split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Levels, Lowerer, lowers, tiled
 from fastcnn.engine.plan.slots import Slot
@@ -73,6 +74,8 @@ def quantize(low: Lowerer, node: Node) -> None:
     """Bytes that stand for floats, which are made if somebody reads them."""
     value, a = node.inputs[0], node.attrs
     dims = low.dims(node.name)
+    if reads_levels(low, node):
+        return
     if (a["low"], a["high"]) == (0, 255) and 2 <= len(dims) <= 4 and _readers_take_bytes(low, node):
         slot = bytes_of(low, value, levels_of(node))
         low.stands_for(node.name, slot, levels_of(node), float(np.float32(a["step"])))

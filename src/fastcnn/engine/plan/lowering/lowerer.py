@@ -83,6 +83,7 @@ class Lowerer:
         self._flat: dict[str, str] = {}
         self._planar: dict[str, Slot] = {}
         self._users = graph.consumers()
+        self._makers = {node.name: node for node in graph.nodes}
         for index, value in enumerate(graph.inputs):
             dims = shapes[value.name]
             storage = Storage(as_nchw(dims), False, target.lanes, space="input", index=index)
@@ -116,9 +117,9 @@ class Lowerer:
         """The value's signs, which somebody has made."""
         return self._bits[value]
 
-    def new_bits(self, value: str) -> Slot:
-        """Make a slot for a value's signs; a step is to write it."""
-        dims = self.dims(value)
+    def new_bits(self, value: str, dims: Shape | None = None) -> Slot:
+        """Make a slot for a value's signs, or for planes of them with dims of their own; a step is to write it."""
+        dims = self.dims(value) if dims is None else dims
         nchw = as_nchw(dims)
         storage = Storage(nchw, True, words_of("signs", nchw[1]), element="signs")
         self.storages.append(storage)
@@ -160,6 +161,10 @@ class Lowerer:
 
     def is_input(self, value: str) -> bool:
         return value in self._plain and self._plain[value].storage.root.space == "input"
+
+    def maker(self, value: str) -> Node | None:
+        """The node that makes a value; None of an input."""
+        return self._makers.get(value)
 
     def users(self, value: str) -> list[Node]:
         return self._users.get(value, [])

@@ -50,7 +50,7 @@ def optimise(
     expand: bool = True,
     multiply: bool = True,
     keep: Callable[[Node, Mapping[str, Array], Shape], bool] = expand_structured.nothing,
-    keep_binary: Callable[[Node, Shape, int], bool] = expand_binary.nothing,
+    keep_binary: expand_binary.Keep = expand_binary.nothing,
     keep_int8: Callable[[Node, Shape, Shape], bool] = expand_int8.nothing,
 ) -> Optimised:
     """Expand codebooks and structured layers, simplify, fold batch norms, fuse epilogues.

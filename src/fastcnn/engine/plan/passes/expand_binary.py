@@ -15,11 +15,11 @@ from fastcnn.engine.graph.graph import Array, Graph, Node
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild
 
-Keep = Callable[[Node, Shape, int], bool]
-"""Node, shape of its input, outputs."""
+Keep = Callable[[Node, Shape, int, Node | None], bool]
+"""Node, shape of its input, outputs, the node that makes its input."""
 
 
-def nothing(node: Node, shape: Shape, outputs: int) -> bool:
+def nothing(node: Node, shape: Shape, outputs: int, source: Node | None) -> bool:
     """Keep no layer."""
     return False
 
@@ -28,8 +28,11 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
     """Expand every layer that ``keep`` does not want."""
     weights: dict[str, Array] = dict(graph.weights)
     nodes: list[Node] = []
+    makers = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
-        if node.op not in binary.BINARY or keep(node, shapes[node.inputs[0]], _outputs(node, weights)):
+        if node.op not in binary.BINARY or keep(
+            node, shapes[node.inputs[0]], _outputs(node, weights), makers.get(node.inputs[0])
+        ):
             nodes.append(node)
             continue
         nodes += _dense(node, weights, len(shapes[node.inputs[0]]))
@@ -44,7 +47,7 @@ def _outputs(node: Node, weights: Mapping[str, Array]) -> int:
 
 def _why(node: Node) -> str:
     if not node.attrs["binarize"]:
-        return "its inputs are no signs"
+        return "its inputs are neither signs nor of so few bits"
     if len(node.attrs["planes"]) > 1:
         return "its weights are no signs"
     return "no kernel of bits takes its groups"
