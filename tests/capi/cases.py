@@ -138,6 +138,18 @@ def structured() -> Graph:
     return make.graph(acdc(make, x, 512, 90, 2, bias=True, relu=True))
 
 
+def planes() -> Graph:
+    """Inputs of one bit and of two, weights of two bits, padded."""
+    make = Maker(9, (1, 20, 9, 7))
+
+    def level(x: str, top: int) -> str:
+        return make.op("quantize", x, factor=float(top), step=1.0, zero=0, low=0, high=top)
+
+    x = conv(make, level("x0", 3), 20, 40, binarize=False, pad_value=0, scale=0.01 * make.normal(40))
+    y = conv(make, level(x, 1), 40, 24, planes=(1, 2), binarize=False, pad_value=0, stride=(2, 1))
+    return make.graph(conv(make, level(y, 1), 24, 8, (1, 1), binarize=False, pad_value=0))
+
+
 def signs() -> Graph:
     """Layers of signs: bits between them, pooled, padded with zeros, in groups, flattened; sums with a residual."""
     make = Maker(11, (2, 3, 12, 10))
@@ -184,6 +196,7 @@ CASES: dict[str, Callable[[], Graph]] = {
         large_kernels,
         structured,
         signs,
+        planes,
         small_numbers,
     )
 }

@@ -115,10 +115,10 @@ def layer_cases() -> list[Case]:
 
 
 def session_cases() -> list[tuple[str, int]]:
-    """Every trained method and example config."""
+    """Every method that trains and example config."""
     return [
         (method.name, example)
         for method in list_methods()
-        if method.kind == "trained"
+        if method.kind == "trained" or method.training is not None
         for example in range(len(method.config.examples()))
     ]

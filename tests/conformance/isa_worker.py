@@ -19,7 +19,7 @@ from fastcnn import _native
 from fastcnn.compression.convert import copy_model
 from fastcnn.engine.capture.errors import NotSupportedError
 from tests.conformance.cases import find, layer_cases, session_cases
-from tests.conformance.test_sessions import net, train
+from tests.conformance.test_sessions import net, prepare, train
 
 Array = np.ndarray[Any, Any]
 
@@ -74,7 +74,7 @@ def main() -> int:
         except NotSupportedError as error:
             declined[str(case)] = str(error)
     for name, example in session_cases():
-        trainee = fc.prepare(net(), find(name).config.examples()[example])
+        trainee = prepare(net(), find(name).config.examples()[example])
         train(trainee, 4)
         small = fc.convert(trainee).eval()
         layers[f"{name}[{example}]-net"] = errors_of(rebuilt(small), small, torch.randn(2, 3, 9, 9))

@@ -13,7 +13,7 @@ from torch import nn
 
 import fastcnn as fc
 from tests.conformance.cases import Case, find, layer_cases, session_cases
-from tests.conformance.test_sessions import net, train
+from tests.conformance.test_sessions import net, prepare, train
 
 if importlib.util.find_spec("fastcnn._native") is None:
     pytest.skip("fastcnn._native is not built: make build", allow_module_level=True)
@@ -54,7 +54,7 @@ def test_layer_survives_the_file_bitwise(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "example"), session_cases())
 def test_trained_net_survives_the_file_bitwise(name: str, example: int, tmp_path: Path) -> None:
-    trainee = fc.prepare(net(), find(name).config.examples()[example])
+    trainee = prepare(net(), find(name).config.examples()[example])
     train(trainee, 6)
     small: nn.Module = fc.convert(trainee).eval()
     graph = capture(small, (torch.randn(2, 3, 9, 9),))

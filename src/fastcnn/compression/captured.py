@@ -27,10 +27,47 @@ def convert_captured(
     ValueError
         If there is no data, or the model cannot be captured.
     """
+    batches = _batches(config, data, "convert")
+    model.eval()
+    reasons = _reasons(model, config, names)
+    conversion = method.session(capture_graph(model, batches[0]), config, names, reasons)
+    made: nn.Module = conversion.run(batches)
+    attach(made, conversion.reports)
+    return made.eval()
+
+
+def prepare_captured(
+    model: nn.Module, method: Method, config: MethodConfig, names: Sequence[str], data: Tensor | Iterable[Any] | None
+) -> Any:
+    """Capture a model, which is in eval mode from then on, and begin a method's session on its graph.
+
+    The session's ``model`` is the net in training; its modules are in the modes that the model's were in.
+
+    Raises
+    ------
+    ValueError
+        If there is no data, or the model cannot be captured.
+    """
+    batches = _batches(config, data, "prepare")
+    modes = {name: module.training for name, module in model.named_modules()}
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is None:
+            module.momentum = 0.1  # A graph has no count of batches for a mean of all: the mean moves on from here.
+    model.eval()
+    return method.training(
+        capture_graph(model, batches[0]), config, names, _reasons(model, config, names), batches, modes
+    )
+
+
+def _batches(config: MethodConfig, data: Tensor | Iterable[Any] | None, verb: str) -> list[Tensor]:
     batches = [] if data is None else list(inputs_of(data))
     if not batches:
-        raise ValueError(f"{type(config).__name__} needs calibration inputs, some hundred of them: give convert data")
-    model.eval()
+        raise ValueError(f"{type(config).__name__} needs calibration inputs, some hundred of them: give {verb} data")
+    return batches
+
+
+def _reasons(model: nn.Module, config: MethodConfig, names: Sequence[str]) -> dict[str, str]:
+    """Why layers are left alone, as far as their modules show it."""
     tied = tied_weights(model)
     settings: Any = config
     reasons = exclusions(model, settings.skip, settings.exclude)
@@ -43,10 +80,7 @@ def convert_captured(
             why = "padding='same' of its kernel is uneven"
         if why:
             reasons.setdefault(name, why)
-    conversion = method.session(capture_graph(model, batches[0]), config, names, reasons)
-    made: nn.Module = conversion.run(batches)
-    attach(made, conversion.reports)
-    return made.eval()
+    return reasons
 
 
 def _is_uneven(conv: nn.Conv2d) -> bool:

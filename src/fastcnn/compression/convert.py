@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastcnn.compression.calibrate import inputs_of, layer_inputs, replace_calibrated, sights
-from fastcnn.compression.captured import convert_captured
+from fastcnn.compression.captured import convert_captured, prepare_captured
 from fastcnn.compression.report import attach, rename_layers
 from fastcnn.compression.share_out import check_kept, share_out, size_of
 from fastcnn.methods import sequences
@@ -93,7 +93,8 @@ def convert(
         One batch of inputs, or batches of them (inputs, or tuples that begin with them). To FFTConfig and
         WinogradConfig the first shows the size of each layer's input, so that they can time it. Factorisations
         (SVDConfig, TuckerConfig ...) are fitted to what each layer sees, layer by layer, each fed by the already
-        converted layers before it; a few hundred inputs will do. Methods that read no data refuse it.
+        converted layers before it; a few hundred inputs will do. Int8Config needs them, for the ranges of what layers
+        read. Methods that read no data refuse it.
 
     Returns
     -------
@@ -162,7 +163,12 @@ def convert(
     return _warn_if_idle(fresh, config)
 
 
-def prepare(model: nn.Module, config: MethodConfig, layers: str | Sequence[str] = "*") -> Trainee:
+def prepare(
+    model: nn.Module,
+    config: MethodConfig,
+    layers: str | Sequence[str] = "*",
+    data: Tensor | Iterable[Any] | None = None,
+) -> Trainee:
     """Begin a trained method on a copy of the model.
 
     Parameters
@@ -170,8 +176,11 @@ def prepare(model: nn.Module, config: MethodConfig, layers: str | Sequence[str] 
     model : nn.Module
         Left alone; masks of ``torch.nn.utils.prune`` are taken over.
     config : MethodConfig
-        Of a trained method (MagnitudeConfig, DeepCompressionConfig).
+        Of a trained method (MagnitudeConfig, DeepCompressionConfig, BNNConfig ...), or Int8Config.
     layers : glob pattern or sequence of them
+    data : Tensor or iterable, optional
+        Calibration inputs, as :func:`convert` takes them, which Int8Config needs: its net is captured and begins with
+        the ranges they show. Other methods read none and refuse it.
 
     Returns
     -------
@@ -181,14 +190,24 @@ def prepare(model: nn.Module, config: MethodConfig, layers: str | Sequence[str] 
     Raises
     ------
     ValueError
-        If the method needs no training (use convert), nothing matches, or a weight is NaN or Inf.
+        If the method needs no training (use convert), nothing matches, a weight is NaN or Inf, data is missing, holds
+        no batch or is given to a method that reads none, or a model that has to be captured cannot be.
     TypeError
         For a wrong kind of argument.
+
+    Examples
+    --------
+    >>> from torch import nn, randn
+    >>> from fastcnn import Int8Config, convert, prepare
+    >>> trainee = prepare(nn.Sequential(nn.Linear(8, 4)), Int8Config(), data=randn(32, 8))
+    >>> small = convert(trainee)
     """
     _check_model(model)
     method = _method(config)
-    if method.kind != "trained":
+    if method.kind != "trained" and method.training is None:
         raise ValueError(f"{type(config).__name__} needs no session: call fastcnn.convert(model, config)")
+    if data is not None and method.training is None:
+        raise ValueError(f"{type(config).__name__} reads no calibration data to prepare a model: leave data out")
     fresh = copy_model(model)
     names = matching_layers(fresh, method, layers)
     foreign = [name for name in names if "parametrizations" in fresh.get_submodule(name)._modules]
@@ -197,7 +216,13 @@ def prepare(model: nn.Module, config: MethodConfig, layers: str | Sequence[str] 
             f"the weights of {', '.join(foreign)} are already parametrized: call "
             "torch.nn.utils.parametrize.remove_parametrizations on them, or end their session by convert"
         )
-    trainee = Trainee(fresh, method.session(fresh, config, names), config)
+    if method.training is not None:
+        absorb_torch_prune(fresh)
+        session = prepare_captured(fresh, method, config, names, data)
+        fresh = session.model
+    else:
+        session = method.session(fresh, config, names)
+    trainee = Trainee(fresh, session, config)
     trainee.training = model.training
     return trainee
 

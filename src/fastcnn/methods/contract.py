@@ -1,8 +1,9 @@
 """What every method promises: its config, its cost, its report, its layer or its session.
 
 *Converted* methods offer layer classes (:class:`ConvertedLayer`); *trained* methods offer a session
-(:class:`TrainedSession`) that any training loop can drive: ``prepare -> step -> finish``. Adding a
-method touches four places: its file, its test, its docs page and one import line in its room.
+(:class:`TrainedSession`) that any training loop can drive: ``prepare -> step -> finish``; *captured* methods offer a
+conversion of a net's graph, and may offer such a session on it. Adding a method touches four places: its file, its
+test, its docs page and one import line in its room.
 """
 
 from __future__ import annotations

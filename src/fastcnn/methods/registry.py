@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from torch import nn
@@ -33,6 +33,8 @@ class Method:
         Converted methods only.
     session : type or None
         Of trained methods the session, of captured ones the conversion.
+    training : type or None
+        Of captured methods that train, the session.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Method:
     config: type[MethodConfig]
     layers: dict[type[nn.Module], Any] = field(default_factory=dict)
     session: Any = None
+    training: Any = None
 
     @property
     def summary(self) -> str:
@@ -63,9 +66,9 @@ _METHODS: dict[type[MethodConfig], Method] = {}
 
 
 def register_method(config: type[MethodConfig]) -> Callable[[T], T]:
-    """Class decorator: register a layer class (has ``replaces``) or a session under its config.
+    """Class decorator: register a layer class (has ``replaces``), a conversion (``run``) or a session under its config.
 
-    A config may have several layer classes, one for each dense class.
+    A config may have several layer classes, one for each dense class; and beside a conversion a session, for training.
 
     Raises
     ------
@@ -96,8 +99,11 @@ def register_method(config: type[MethodConfig]) -> Callable[[T], T]:
             _METHODS[config] = Method(name=config.method, kind="captured", config=config, session=cls)
         else:
             _demand(cls, ("step", "finish", "state", "load_state", "serves"))
+            if known is not None and known.kind == "captured" and known.training is None:
+                _METHODS[config] = replace(known, training=cls)
+                return cls
             if known is not None:
-                raise ValueError(f"{config.__name__} already has the session {known.session}")
+                raise ValueError(f"{config.__name__} already has the session {known.training or known.session}")
             _METHODS[config] = Method(name=config.method, kind="trained", config=config, session=cls)
         return cls
 

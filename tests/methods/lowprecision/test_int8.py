@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fastcnn as fc
 from fastcnn.compression.convert import NothingDoneWarning
 from fastcnn.engine.capture import capture
-from fastcnn.methods.lowprecision.int8 import Histogram, levels_between, quantize_weight
+from fastcnn.methods.lowprecision.int8_levels import Histogram, levels_between, quantize_weight
 from fastcnn.methods.lowprecision.int8_ops import int8_conv2d, int8_linear
 
 
@@ -215,5 +215,3 @@ def test_bad_arguments_are_named() -> None:
         fc.Int8Config(percentile=30)
     with pytest.raises(ValueError, match="ranges='all' is not supported"):
         fc.Int8Config(ranges="all")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="needs no session"):
-        fc.prepare(net(), fc.Int8Config())

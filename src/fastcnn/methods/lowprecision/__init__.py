@@ -5,5 +5,6 @@ from fastcnn.methods.lowprecision.bnn import BinaryConnectConfig as BinaryConnec
 from fastcnn.methods.lowprecision.bnn import BNNConfig as BNNConfig
 from fastcnn.methods.lowprecision.dorefa import DoReFaConfig as DoReFaConfig
 from fastcnn.methods.lowprecision.int8 import Int8Config as Int8Config
+from fastcnn.methods.lowprecision.int8_training import Int8Training as _Int8Training  # noqa: F401  # registers it
 from fastcnn.methods.lowprecision.xnor import BWNConfig as BWNConfig
 from fastcnn.methods.lowprecision.xnor import XNORConfig as XNORConfig

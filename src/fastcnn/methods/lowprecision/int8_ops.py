@@ -2,7 +2,7 @@
 
 An input counts as q - zero, q = clamp(round(x * factor) + zero, 0, 255); sums of whole numbers are taken in float64,
 which holds them exactly, and become scale * sum + bias in the input's dtype. There are no gradients: what trains is
-:mod:`fastcnn.methods.lowprecision.int8`'s other form.
+:func:`fastcnn.methods.lowprecision.int8_training.trained_layer`.
 
 References
 ----------
@@ -23,10 +23,11 @@ def whole_levels(x: Tensor, factor: float, zero: int) -> Tensor:
     return ((x * factor).round_().add_(zero).clamp_(0, 255) - zero).double()
 
 
-def _scaled(sums: Tensor, x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def scaled(sums: Tensor, dtype: torch.dtype, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """scale * sums + bias of each output (axis 1), each step in this dtype."""
     shape = (-1, *[1] * (sums.dim() - 2))
-    y = sums.to(x.dtype) * scale.to(x.dtype).reshape(shape)
-    return y if bias is None else y + bias.to(x.dtype).reshape(shape)
+    y = sums.to(dtype) * scale.to(dtype).reshape(shape)
+    return y if bias is None else y + bias.to(dtype).reshape(shape)
 
 
 @torch.library.custom_op("fastcnn::int8_conv2d", mutates_args=())
@@ -66,7 +67,7 @@ def int8_conv2d(
     _check(weight)
     q = whole_levels(x, factor, zero)
     sums = F.conv2d(q, weight.double(), None, tuple(stride), tuple(padding), tuple(dilation), groups)
-    return _scaled(sums, x, scale, bias)
+    return scaled(sums, x.dtype, scale, bias)
 
 
 @int8_conv2d.register_fake
@@ -90,7 +91,7 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, f
     """Fully connected layer of levels with weights of 8 bits, (N, I) to (N, O); see :func:`int8_conv2d`."""
     _check(weight)
     sums = F.linear(whole_levels(x, factor, zero), weight.double())
-    return _scaled(sums.reshape(-1, len(weight)), x, scale, bias).reshape(sums.shape)
+    return scaled(sums.reshape(-1, len(weight)), x.dtype, scale, bias).reshape(sums.shape)
 
 
 @int8_linear.register_fake
