@@ -12,7 +12,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -357,22 +357,26 @@ def page(records: Mapping[str, Record]) -> str:
     return "\n".join([INTRODUCTION, *(write(records[name]) for name, write in SECTIONS.items() if name in records)])
 
 
-def read() -> dict[str, Record]:
+def read(prefix: str = "structured", names: Iterable[str] = SECTIONS) -> dict[str, Record]:
     """The records in the repository."""
-    paths = {name: RESULTS / f"structured_{name}.json" for name in SECTIONS}
+    paths = {name: RESULTS / f"{prefix}_{name}.json" for name in names}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+
+
+def run(arguments: list[str] | None, *, description: str | None, text: Callable[[], str], path: Path) -> int:
+    """Write a page, or with ``--check`` tell whether it is as it should be."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if the page differs")
+    options = parser.parse_args(arguments)
+    if options.check:
+        return 0 if path.exists() and path.read_text(encoding="utf-8") == text() else 1
+    path.write_text(text(), encoding="utf-8")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 1 if ``--check`` finds another page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if the page differs")
-    options = parser.parse_args(arguments)
-    text = page(read())
-    if options.check:
-        return 0 if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text else 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    return run(arguments, description=__doc__, text=lambda: page(read()), path=PAGE)
 
 
 if __name__ == "__main__":

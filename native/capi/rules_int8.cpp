@@ -61,6 +61,7 @@ int64_t bytes_rule(StepRule& r) {
             "makes bytes of a channel-blocked map, or of a plain one of few channels");
   r.same_map(in, out);
   levels(r, "factor", "zero");
+  r.require(r.integer("high", 0, 255, 255) >= r.integer("zero", 0, 255), "levels end before they begin");
   r.integer("border", 0, 255, 0);
   return 0;
 }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fastcnn as fc
-from fastcnn.engine.graph import Graph
+from fastcnn.engine.graph import Graph, binary
 from fastcnn.engine.plan.lowering.binary import level_limits
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.binary_nets import conv
@@ -114,15 +114,57 @@ def test_two_layers_read_the_same_levels_and_one_reads_floats(isa: str) -> None:
     same(graph, net)
 
 
-@pytest.mark.parametrize(("weight_bits", "input_bits", "groups"), [(2, 2, 1), (1, 3, 1), (3, 1, 1), (1, 1, 2)])
-def test_more_bits_and_groups_are_expanded(weight_bits: int, input_bits: int, groups: int) -> None:
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("weight_bits", "input_bits"), [(1, 4), (2, 2), (7, 8), (1, 8), (3, 1)])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_more_bits_run_on_bytes(isa: str, geometry: dict[str, Any], weight_bits: int, input_bits: int) -> None:
+    """Made straight from what is rounded, and clipped where the levels end."""
+    for channels, filters in ((3, 5), (40, 33)):
+        make = Maker(channels, (2, channels, 9, 11))
+        planes = tuple(1 << k for k in range(weight_bits))
+        q = levels(make, "x0", input_bits)
+        graph = make.graph(
+            conv(make, q, channels, filters, planes=planes, binarize=False, pad_value=0, **geometry),
+            conv(make, q, channels, filters, planes=planes, binarize=False, pad_value=0, **geometry),
+        )
+        net = compiled(graph, isa, 2)
+        names = kernels(net)
+        assert sum(name.startswith("int8_conv") for name in names) == 2
+        assert sum(name.startswith("bytes_") for name in names) == 1
+        assert not any("quantize" in name or name.startswith("math") for name in names)
+        same(graph, net)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("weight_bits", "input_bits"), [(1, 1), (1, 2), (2, 2), (4, 3)])
+def test_flattened_maps(isa: str, weight_bits: int, input_bits: int) -> None:
+    """A linear layer reads the map itself, whatever its levels are held in."""
+    make = Maker(5, (2, 20, 4, 3))
+    x = make.op(
+        "max_pool2d", "x0", kernel_size=[2, 2], stride=[1, 1], padding=[0] * 4, dilation=[1, 1], ceil_mode=False
+    )
+    q = levels(make, make.op("flatten", x, start_dim=1, end_dim=3), input_bits)
+    planes = [1 << k for k in range(weight_bits)]
+    bits = binary.pack(np.where(make.rng.random((len(planes) * 7, 120)) < 0.5, -1, 1).astype(np.float32))
+    out = make.op("binary_linear", q, params={"bits": bits}, in_features=120, planes=planes, binarize=False)
+    graph = make.graph(out)
+    net = compiled(graph, isa, 1)
+    assert not any(name.startswith("math") or "quantize" in name for name in kernels(net))
+    assert len(kernels(net)) == 5, "layout, pool, levels, products, layout"
+    same(graph, net)
+
+
+@pytest.mark.parametrize(
+    ("weight_bits", "input_bits", "groups", "binarize"), [(8, 8, 1, False), (1, 1, 2, False), (2, 1, 1, True)]
+)
+def test_what_neither_takes_is_expanded(weight_bits: int, input_bits: int, groups: int, binarize: bool) -> None:
     make = Maker(0, (1, 64, 6, 5))
     planes = tuple(1 << k for k in range(weight_bits))
     q = levels(make, "x0", input_bits)
-    graph = make.graph(conv(make, q, 64, 64, planes=planes, binarize=False, pad_value=0, groups=groups))
+    graph = make.graph(conv(make, q, 64, 64, planes=planes, binarize=binarize, pad_value=0, groups=groups))
     net = compiled(graph, ISAS[0], 1, exact=True)
-    assert not any(name.startswith("sign_conv") for name in kernels(net))
-    assert any("neither signs nor of so few bits" in note for note in net.plan.notes)
+    assert not any(name.startswith(("sign_conv", "int8_conv")) for name in kernels(net))
+    assert any("expanded to dense float32" in note for note in net.plan.notes)
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0, 2.7, 0.1, 1e-20, 1e20])

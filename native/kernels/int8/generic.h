@@ -133,12 +133,12 @@ template <int V>
   return min_nan<V>(x, y);
 }
 
-// Levels 0 ... 255 of values: round(y * factor) + zero, clipped; NaN is 0.
+// Levels 0 ... high of values: round(y * factor) + zero, clipped; NaN is 0.
 template <int V>
-[[gnu::always_inline]] inline IVec<V> levels(Vec<V> y, float factor, int zero) {
+[[gnu::always_inline]] inline IVec<V> levels(Vec<V> y, float factor, int zero, int high = 255) {
   const Vec<V> magic = splat<V>(12582912.0f);  // 1.5 * 2^23: the last bit of a sum with it counts ones
   Vec<V> at = more<V>(y * splat<V>(factor), splat<V>(static_cast<float>(-zero)));
-  at = less<V>(at, splat<V>(static_cast<float>(255 - zero)));
+  at = less<V>(at, splat<V>(static_cast<float>(high - zero)));
   const Vec<V> rounded = at + magic;
   return (IVec<V>)rounded - (IVec<V>)magic + zero;
 }
@@ -497,8 +497,8 @@ void depthwise_row(const Int8DepthwiseShape& s, const Int8DepthwiseArgs& a) {
 }
 
 template <int V>
-void quantize_row(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, uint8_t* out,
-                  ptrdiff_t out_pixel) {
+void quantize_row(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, int high,
+                  uint8_t* out, ptrdiff_t out_pixel) {
   const int padded = (channels + kInt8Group - 1) / kInt8Group * kInt8Group;
   IVec<V> lane;
   for (int l = 0; l < V; ++l) lane[l] = l;
@@ -507,7 +507,7 @@ void quantize_row(const float* in, ptrdiff_t plane, int pixels, int channels, fl
     for (int p = 0; p < pixels; ++p) {
       IVec<V> q = nothing;
       if (c < channels) {
-        q = levels<V>(load<V>(in + c / V * plane + p * V), factor, zero);
+        q = levels<V>(load<V>(in + c / V * plane + p * V), factor, zero, high);
         if (c + V > channels) q = lane < channels - c ? q : nothing;
       }
       store_bytes<V>(out + p * out_pixel + c, q);
@@ -516,11 +516,12 @@ void quantize_row(const float* in, ptrdiff_t plane, int pixels, int channels, fl
 }
 
 template <int V>
-void quantize_planes(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, uint8_t* out) {
+void quantize_planes(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, int high,
+                     uint8_t* out) {
   const auto quantize = [&](const float* x) {
     IVec<V> pixel = {};
     for (int c = 0; c < kInt8Narrow; ++c) {
-      pixel |= (c < channels ? levels<V>(load<V>(x + c * plane), factor, zero) : zero - IVec<V>{}) << (8 * c);
+      pixel |= (c < channels ? levels<V>(load<V>(x + c * plane), factor, zero, high) : zero - IVec<V>{}) << (8 * c);
     }
     return pixel;
   };

@@ -84,12 +84,12 @@ struct Int8Kernels {
   // [tap][channel] to what depthwise_row reads.
   void (*depthwise_pack)(const int8_t* weights, int rows, int columns, int padded, void* out);
   void (*depthwise_row)(const Int8DepthwiseShape&, const Int8DepthwiseArgs&);
-  // A row of a blocked map (planes `plane` floats apart) to bytes, round(x * factor) + zero; NaN as 0. The channels
-  // past the last, up to whole groups, become `zero`.
-  void (*quantize_row)(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, uint8_t* out,
-                       ptrdiff_t out_pixel);
+  // A row of a blocked map (planes `plane` floats apart) to bytes, round(x * factor) + zero up to `high`; NaN as 0. The
+  // channels past the last, up to whole groups, become `zero`.
+  void (*quantize_row)(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, int high,
+                       uint8_t* out, ptrdiff_t out_pixel);
   // A row of up to four planes of floats to pixels of four bytes; the bytes of planes that are not there become `zero`.
-  void (*quantize_planes)(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero,
+  void (*quantize_planes)(const float* in, ptrdiff_t plane, int pixels, int channels, float factor, int zero, int high,
                           uint8_t* out);
   // And back: (q - zero) * step.
   void (*floats_row)(const uint8_t* in, ptrdiff_t in_pixel, int pixels, int channels, float step, int zero, float* out,

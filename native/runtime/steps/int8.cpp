@@ -52,6 +52,8 @@ class BytesStep final : public RowStep {
     }
     factor_ = static_cast<float>(spec.number("factor"));
     zero_ = zero_of(spec, "zero");
+    high_ = static_cast<int>(spec.integer("high", 255));
+    if (high_ < zero_ || high_ > 255) throw std::invalid_argument("bytes: levels go up to a byte, from zero on");
   }
 
   std::string kernel() const override { return std::string("bytes_") + isa_name(kernels_.isa); }
@@ -61,16 +63,16 @@ class BytesStep final : public RowStep {
     const float* from = ctx.at(in_) + n * in_.image + y * in_.row;
     uint8_t* to = bytes(ctx.at(out) + n * out.image + y * out.row);
     if (in_.blocked) {
-      kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, to, out.pixel * 4);
+      kernels_.quantize_row(from, in_.plane, out.w, out.c, factor_, zero_, high_, to, out.pixel * 4);
     } else {
-      kernels_.quantize_planes(from, in_.plane, out.w, out.c, factor_, zero_, to);
+      kernels_.quantize_planes(from, in_.plane, out.w, out.c, factor_, zero_, high_, to);
     }
   }
 
   Tensor in_;
   const Int8Kernels& kernels_;
   float factor_;
-  int zero_;
+  int zero_, high_;
 };
 
 class BytesToFloatsStep final : public RowStep {

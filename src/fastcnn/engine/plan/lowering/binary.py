@@ -154,14 +154,9 @@ def _source(low: Lowerer, node: Node, value: str) -> Slot:
     return levels_of(low, maker, maker.inputs[0])
 
 
-def reads_levels(low: Lowerer, node: Node) -> bool:
-    """Whether binary layers alone read what ``quantize`` makes, as their input, in planes of signs."""
-    if node.name in low.graph.outputs or not low.users(node.name):
-        return False
-    return all(
-        user.op in binary.BINARY and not user.attrs["binarize"] and node.name not in user.inputs[1:]
-        for user in low.users(node.name)
-    )
+def reads_planes(node: Node) -> bool:
+    """Whether a node makes planes of signs of what its input is rounded from."""
+    return node.op in binary.BINARY and not node.attrs["binarize"]
 
 
 def _emit(low: Lowerer, node: Node, source: Slot, geometry: dict[str, Any], pad_value: int) -> None:

@@ -11,12 +11,14 @@ from fastcnn import _native
 from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import Shape
-from fastcnn.engine.plan.lowering.binary import reads_levels
+from fastcnn.engine.plan.lowering.binary import reads_planes
 from fastcnn.engine.plan.lowering.epilogue import split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Levels, Lowerer, lowers, tiled
 from fastcnn.engine.plan.slots import Slot
 
 GROUP, NARROW = 16, 4
+AS_THEY_ARE: Levels = (1.0, 0)
+"""Of whole numbers."""
 
 
 def has_int8_kernel(node: Node, shape: Shape, weight: Shape) -> bool:
@@ -58,9 +60,34 @@ def bytes_of(low: Lowerer, value: str, levels: Levels) -> Slot:
     known = low.known_bytes(value, levels)
     if known is not None:
         return known
+    maker = rounding(low, value, levels)
+    if maker is not None:
+        return _of_levels(low, maker, maker.inputs[0])
     source = low.plain(value) if low.dims(value)[1] <= NARROW else low.blocked(value)
     slot = low.new_bytes(value, levels)
     _emit_bytes(low, f"{value}.bytes", source, slot, levels)
+    return slot
+
+
+def rounding(low: Lowerer, value: str, levels: Levels) -> Node | None:
+    """The node that rounds a value to whole numbers from 0 on, if such are read as they are."""
+    maker = low.maker(value)
+    if maker is None or maker.op != "quantize" or levels != AS_THEY_ARE:
+        return None
+    a = maker.attrs
+    return maker if a["zero"] == a["low"] == 0 and a["step"] == 1 else None
+
+
+def _of_levels(low: Lowerer, maker: Node, read: str) -> Slot:
+    """Bytes of what ``maker`` would round, or of the map that it rounds a flattening of."""
+    name = f"{read}.{maker.attrs['high']} levels of {maker.attrs['factor']}"
+    known = low.known_bytes(name, AS_THEY_ARE)
+    if known is not None:
+        return known
+    source = low.plain(read) if low.dims(read)[1] <= NARROW else low.blocked(read)
+    slot = low.new_bytes(name, AS_THEY_ARE, low.dims(read))
+    attrs = {"factor": levels_of(maker)[0], "zero": 0, "border": 0, "high": int(maker.attrs["high"])}
+    low.emit("bytes", f"{maker.name}.bytes", [source], slot, attrs=attrs)
     return slot
 
 
@@ -74,7 +101,7 @@ def quantize(low: Lowerer, node: Node) -> None:
     """Bytes that stand for floats, which are made if somebody reads them."""
     value, a = node.inputs[0], node.attrs
     dims = low.dims(node.name)
-    if reads_levels(low, node):
+    if _only_levels_read(low, node):
         return
     if (a["low"], a["high"]) == (0, 255) and 2 <= len(dims) <= 4 and _readers_take_bytes(low, node):
         slot = bytes_of(low, value, levels_of(node))
@@ -84,6 +111,18 @@ def quantize(low: Lowerer, node: Node) -> None:
     source = low.blocked(value) if blocked else low.plain(value)
     out = low.new_blocked(node.name) if blocked else low.new_plain(node.name)
     low.emit("math", node.name, [source], out, attrs={"kind": "quantize", **a}, node=node)
+
+
+def _only_levels_read(low: Lowerer, node: Node) -> bool:
+    """Whether all who read what a node rounds make its levels themselves, in bytes or in planes of signs."""
+    users = low.users(node.name)
+    if node.name in low.graph.outputs or not users:
+        return False
+    return all(
+        node.name not in user.inputs[1:]
+        and (reads_planes(user) or (user.op in INT8 and rounding(low, node.name, levels_of(user)) is not None))
+        for user in users
+    )
 
 
 def _readers_take_bytes(low: Lowerer, node: Node) -> bool:
@@ -109,12 +148,13 @@ def int8_conv(low: Lowerer, node: Node) -> None:
 def int8_linear(low: Lowerer, node: Node) -> None:
     """A convolution of one pixel; of a flattened map, one as large as the map."""
     value, weight = node.inputs[0], low.raw(node, "weight")
-    flat = low.flattened_map(value)
+    maker = rounding(low, value, levels_of(node))
+    flat = low.flattened_map(value if maker is None else maker.inputs[0])
     geometry: dict[str, Any] = {"stride": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "kernel": [1, 1]}
     if flat is None:
         _emit(low, node, bytes_of(low, value, levels_of(node)), weight[:, :, None, None], geometry)
         return
-    source = bytes_of(low, flat, levels_of(node))
+    source = bytes_of(low, flat, levels_of(node)) if maker is None else _of_levels(low, maker, flat)
     shape = source.nchw[1:]
     _emit(low, node, source, weight.reshape(-1, *shape), geometry | {"kernel": list(shape[1:])})
 

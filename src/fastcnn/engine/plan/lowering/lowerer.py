@@ -134,9 +134,9 @@ class Lowerer:
         """The value's levels, if somebody has made them."""
         return self._bytes.get((value, levels))
 
-    def new_bytes(self, value: str, levels: Levels) -> Slot:
-        """Make a slot for a value's levels; a step is to write it."""
-        dims = self.dims(value)
+    def new_bytes(self, value: str, levels: Levels, dims: Shape | None = None) -> Slot:
+        """Make a slot for a value's levels, or for others with dims of their own; a step is to write it."""
+        dims = self.dims(value) if dims is None else dims
         nchw = as_nchw(dims)
         storage = Storage(nchw, True, words_of("bytes", nchw[1]), element="bytes")
         self.storages.append(storage)

@@ -1,7 +1,8 @@
-"""Layers with weights of +1 and -1 that no kernel of bits serves become dense ones.
+"""Layers with weights of few bits that no kernel of bits serves become layers of 8 bits, or dense ones.
 
-The dense layer has weights of +-1, so that its sums are exact, and the scale comes after them. Inputs that are to be
-signs become so first, and what stands around the map is put there.
+Of 8 bits where inputs are levels that bytes hold, and so do the weights. A dense layer has the same whole numbers as
+weights, so that its sums are exact, and the scale comes after them. Inputs that are to be signs become so first, and
+what stands around the map is put there.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import numpy as np
 
 from fastcnn.engine.graph import binary
 from fastcnn.engine.graph.graph import Array, Graph, Node
+from fastcnn.engine.graph.int8 import MOST_PRODUCTS
 from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.passes.rewrite import fresh_key, rebuild
 
+MOST_WEIGHT = 127
 Keep = Callable[[Node, Shape, int, Node | None], bool]
 """Node, shape of its input, outputs, the node that makes its input."""
 
@@ -35,10 +38,39 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
         ):
             nodes.append(node)
             continue
-        nodes += _dense(node, weights, len(shapes[node.inputs[0]]))
+        source = makers.get(node.inputs[0])
+        if fits_bytes(node, source):
+            nodes.append(_bytes(node, weights))
+            what = "of 8 bits"
+        else:
+            nodes += _dense(node, weights, len(shapes[node.inputs[0]]))
+            what = "expanded to dense float32"
         if notes is not None:
-            notes.append(f"{node.name}: {_why(node)}: weights of few bits expanded to dense float32")
+            notes.append(f"{node.name}: {_why(node)}: weights of few bits {what}")
     return rebuild(graph, nodes, weights=weights)
+
+
+def fits_bytes(node: Node, source: Node | None) -> bool:
+    """Whether inputs are levels 0 ... 255 at most, and weights no larger than 127, in a single group."""
+    if node.attrs["binarize"] or source is None or source.op != "quantize" or node.attrs.get("groups", 1) != 1:
+        return False
+    plain = source.attrs["zero"] == source.attrs["low"] == 0 and source.attrs["step"] == 1
+    return plain and sum(node.attrs["planes"]) <= MOST_WEIGHT and binary.fan_in(node) <= MOST_PRODUCTS
+
+
+def _bytes(node: Node, weights: dict[str, Array]) -> Node:
+    weight = binary.unpack(node, weights[node.params["bits"]])
+    params = {role: key for role, key in node.params.items() if role in ("scale", "bias")}
+    made: dict[str, Array] = {"weight": weight.astype(np.int8)}
+    if "scale" not in params:
+        made["scale"] = np.ones(len(weight), np.float32)
+    for role, array in made.items():
+        params[role] = fresh_key(f"{node.name}.{role} (8 bits)", weights)
+        weights[params[role]] = array
+    # What comes in is levels already.
+    attrs = {key: node.attrs[key] for key in ("stride", "padding", "dilation", "groups") if key in node.attrs}
+    op = "int8_conv2d" if node.op == "binary_conv2d" else "int8_linear"
+    return node.with_(op=op, params=params, attrs={**attrs, "factor": 1.0, "zero": 0})
 
 
 def _outputs(node: Node, weights: Mapping[str, Array]) -> int:
