@@ -234,7 +234,10 @@ def copy_model(model: nn.Module) -> nn.Module:
         for value in vars(module).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    with warnings.catch_warnings():
+        # torch warns of its own use of its own tree when it copies a captured graph.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        return copy.deepcopy(model, memo)
 
 
 def _show_sizes(model: nn.Module, inputs: Tensor) -> None:
