@@ -7,6 +7,8 @@ and loaded by the engine, which must give the label that the net in training giv
 ``--cifar10 svhn:DIR`` puts SVHN's digits, of the same size, in the place of CIFAR-10; they are not mirrored. The gates
 were set for CIFAR-10.
 
+Pictures are shifted by some pixels in training, those of CIFAR-10 mirrored besides.
+
 Each training is a process of its own with one thread, and leaves its result in the folder ``--runs``; what is there is
 not trained again, and an interrupted training goes on from its checkpoint.
 
@@ -54,12 +56,14 @@ from fastcnn.reproduction.trials import (
     versus,
     write_result,
 )
-from fastcnn.reproduction.winograd_labels.pictures import ShiftedBatches, is_svhn, load_pictures
+from fastcnn.reproduction.winograd_labels.pictures import SHIFT, Pictures, ShiftedBatches, is_svhn, load_pictures
 from fastcnn.reproduction.winograd_labels.train import CHECKPOINT_EVERY, OneCycleSGD
 
 MODULE = "fastcnn.reproduction.lowprecision.trainings"
 BATCH, DECAY = 128, 5e-4
 """Pictures in a batch; weight decay where the optimizer is SGD, of weights that are not clipped."""
+DIGIT_SHIFT, BACKGROUND = 1, -1.0
+"""Pixels by which a digit of MNIST may be shifted in training, each way, and what comes in at the edge."""
 SEEDS = (0, 1, 2)
 FILE, WEIGHTS = "net.fcnn", "net.safetensors"
 """Of a trained net, and of one that no method has packed."""
@@ -128,8 +132,9 @@ def load(way: Way, mnist: str, cifar10: str) -> Data:
     test_x, test_y, test_digest = mnist_pictures(mnist, "test")
     if way.bipolar:
         x, test_x = bipolar(x), bipolar(test_x)
+    known = Pictures(inputs=x, labels=y, sha256=digest)
     return Data(
-        batches=TensorBatches(x, y, batch_size=BATCH),
+        batches=ShiftedBatches(known, batch_size=BATCH, mirror=False, shift=DIGIT_SHIFT, around=BACKGROUND),
         inputs=test_x,
         labels=test_y,
         sha256=digest,
@@ -221,6 +226,7 @@ def settings_of(trial: Trial, cifar10: str = "") -> dict[str, Any]:
         "config": None if way.config is None else way.config(0).to_json(),
         "bipolar": way.bipolar,
         "loss": way.loss.__name__,
+        "shift": DIGIT_SHIFT if way.data == "mnist" else SHIFT,
         "data": "svhn" if way.data == "cifar10" and is_svhn(cifar10) else way.data,
     }
 

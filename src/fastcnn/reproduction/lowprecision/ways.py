@@ -35,12 +35,12 @@ def tangent_mlp() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(HIDDEN, CLASSES))
 
 
-def norm_mlp(curve: Callable[[], nn.Module], dropout: float) -> nn.Sequential:
+def norm_mlp(curve: Callable[[], nn.Module]) -> nn.Sequential:
     """784-1024-1024-1024-10 with batch norm after each hidden layer; input (N, 1, 28, 28)."""
     layers: list[nn.Module] = [nn.Flatten()]
     before = PIXELS
     for _ in range(3):
-        layers += [nn.Linear(before, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), curve(), nn.Dropout(dropout)]
+        layers += [nn.Linear(before, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), curve()]
         before = HIDDEN
     return nn.Sequential(*layers, nn.Linear(HIDDEN, CLASSES))
 
@@ -150,11 +150,11 @@ EPOCHS = 10
 
 WAYS: dict[str, Way] = {
     "mlp/float": Way(
-        data="mnist", build=partial(norm_mlp, nn.ReLU, 0.2), epochs=(20,), rates=(1e-3,), why="batch norm, ReLU"
+        data="mnist", build=partial(norm_mlp, nn.ReLU), epochs=(20,), rates=(1e-3,), why="batch norm, ReLU"
     ),
     "mlp/bnn": Way(
         data="mnist",
-        build=partial(norm_mlp, nn.Hardtanh, 0.2),
+        build=partial(norm_mlp, nn.Hardtanh),
         config=lambda steps: BNNConfig(exclude="1"),
         epochs=(20,),
         rates=(3e-3,),
