@@ -13,17 +13,20 @@ from torch import nn
 import fastcnn as fc
 from fastcnn.benchmarking import binary, binary_block, int8
 from fastcnn.benchmarking.binary import BINARY, CELLS, DIRECT, GOALS, WINOGRAD, Cell
+from fastcnn.benchmarking.command import guarded
 from fastcnn.benchmarking.int8 import CASES, DENSE, OURS, Case
+from fastcnn.benchmarking.process import EngineFailedError
 from fastcnn.reproduction.lowprecision.binary_resnet import BINARY as BINARY_LAYERS
 from fastcnn.reproduction.lowprecision.binary_resnet import BinaryResNet18, packed, settled
 
 
 def test_a_block_times_packing_and_products_in_their_place(tmp_path: Path) -> None:
-    jobs = binary.prepare(Cell(channels=32, size=10), tmp_path, threads=1)
+    order = {"task": "prepare", "channels": 32, "size": 10, "folder": str(tmp_path), "threads": 1}
+    jobs = binary_block.run(order)
     assert {BINARY, DIRECT, WINOGRAD} < set(jobs)
     found = {}
     for label in (BINARY, DIRECT, "torch channels_last"):
-        found[label] = binary_block.run({**jobs[label], "threads": 1, "onednn": ""})
+        found[label] = binary_block.run({**jobs[label], "threads": 1, "seconds": 0.05, "onednn": ""})
         assert 0 < found[label]["ms"] < 1e3
     assert found[BINARY]["limit"] > 0
     wrong = {**jobs[BINARY], "steps": ["2", "not there"], "threads": 1, "onednn": ""}
@@ -56,6 +59,32 @@ def test_the_cells_and_goals_of_the_record() -> None:
     assert {cell.products for cell in CELLS} == {115_605_504}
     assert GOALS[""].limit == 0.75
     assert [GOALS[isa].direct for isa in ("", "avx2")] == [14.0, 4.0]
+
+
+def test_goals_are_asked_of_machines_that_can_meet_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for active, available, sets in (
+        ("avx512_vnni", ["scalar", "avx2", "avx512_vnni"], ["", "avx2"]),
+        ("avx2", ["scalar", "avx2"], ["avx2"]),
+        ("scalar", ["scalar"], []),
+    ):
+        monkeypatch.setattr("fastcnn._native.host", lambda a=active, b=available: {"isa_active": a, "isa_available": b})
+        assert binary.sets_here() == sets
+    assert binary.main(["--out", "x.json"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (EngineFailedError("torch: no"), 1), (OSError("full"), 2)]
+)
+def test_what_goes_wrong_has_a_line_and_a_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise error
+
+    assert guarded(work) == code
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert ("interrupted" if code == 130 else str(error)) in said
 
 
 def test_goals_of_nets() -> None:
@@ -121,6 +150,7 @@ def test_the_binary_resnet_runs_as_it_was_trained() -> None:
     ("module", "given", "said"),
     [
         (binary, ["--rounds", "0"], "--threads and --rounds must be at least 1"),
+        (binary, ["--seconds", "nan"], "--seconds above 0"),
         (int8, ["--seconds", "0"], "--seconds above 0"),
         (int8, ["--threads", "0"], "--threads and --rounds"),
     ],

@@ -17,22 +17,21 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcnn.benchmarking.command import add_timing, complaint, guarded, timing_of, write_record
 from fastcnn.benchmarking.engines import ENGINES
 from fastcnn.benchmarking.export import compile_ours, export_model
-from fastcnn.benchmarking.process import EngineFailedError, run_apart
+from fastcnn.benchmarking.process import run_apart
 from fastcnn.benchmarking.settle import random_pictures
 from fastcnn.benchmarking.turns import TIMEOUT_S, spread
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
-from fastcnn.reporting.host import commit, host_facts
+from fastcnn.cli.output import log, progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
 
-MODULE = "fastcnn.benchmarking.binary"
 CHANNELS_IN = 16
 BINARY, DIRECT, WINOGRAD = "binary", "fastcnn direct", "fastcnn Winograd"
 PEERS = ("torch", "onnxruntime", "openvino")
@@ -101,18 +100,20 @@ def prepare(cell: Cell, root: Path, threads: int) -> dict[str, dict[str, Any]]:
         folder.mkdir()
         export_model(model, inputs, folder, engines=())
         compile_ours(model, inputs, folder, tolerance=tolerance, threads=threads)
-        jobs[label] = {"engine": "fastcnn", "variant": "", "folder": str(folder), "steps": steps}
+        jobs[label] = {"task": "time", "engine": "fastcnn", "variant": "", "folder": str(folder), "steps": steps}
     alone = root / "alone"
     alone.mkdir()
     layer = nn.Sequential(nn.Conv2d(cell.channels, cell.channels, 3, padding=1, bias=False)).eval()
     export_model(layer, random_pictures(1, (1, cell.channels, cell.size, cell.size), seed=7), alone, engines=PEERS)
     for peer in PEERS:
         for variant in ENGINES[peer].variants_at(1):
-            jobs[f"{peer} {variant}"] = {"engine": peer, "variant": variant, "folder": str(alone), "steps": []}
+            jobs[f"{peer} {variant}"] = {
+                "task": "time", "engine": peer, "variant": variant, "folder": str(alone), "steps": [],
+            }  # fmt: skip
     return jobs
 
 
-def measure(cell: Cell, isa: str, *, threads: int, rounds: int) -> dict[str, Any]:
+def measure(cell: Cell, isa: str, *, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Time one cell's entries in turn.
 
     Raises
@@ -123,33 +124,28 @@ def measure(cell: Cell, isa: str, *, threads: int, rounds: int) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="fastcnn-binary-") as folder:
         root = Path(folder)
         # Plans are made for an instruction set: in a process that has it.
-        jobs = run_apart(
-            MODULE, json.dumps({"cell": vars(cell), "folder": folder, "threads": threads}), root / "jobs.json",
-            what="preparing", threads=threads, isa=isa, timeout_s=TIMEOUT_S,
-        )  # fmt: skip
+        order = {"task": "prepare", "channels": cell.channels, "size": cell.size, "folder": folder, "threads": threads}
+        jobs = _apart(order, root, "preparing", threads, isa)
         if isa:
             jobs = {label: job for label, job in jobs.items() if job["engine"] in ("fastcnn", *CAPPED)}
         answers: dict[str, list[dict[str, float]]] = {label: [] for label in jobs}
-        order = random.Random(0)
+        turns = random.Random(0)
         with progress_bar(f"{cell.channels} channels {isa}", rounds * len(jobs)) as advance:
             for _ in range(rounds):
-                for label in order.sample(sorted(jobs), len(jobs)):
-                    result = root / "result.json"
-                    job = {**jobs[label], "threads": threads, "onednn": isa.upper(), "result": str(result)}
-                    answers[label].append(
-                        run_apart(
-                            "fastcnn.benchmarking.binary_block",
-                            json.dumps(job),
-                            result,
-                            what=label,
-                            threads=threads,
-                            isa=isa,
-                            timeout_s=TIMEOUT_S,
-                        )
-                    )
+                for label in turns.sample(sorted(jobs), len(jobs)):
+                    job = {**jobs[label], "threads": threads, "seconds": seconds, "onednn": isa.upper()}
+                    answers[label].append(_apart(job, root, label, threads, isa))
                     advance(note=label)
     times = {label: [answer["ms"] for answer in found] for label, found in answers.items()}
     return row(cell, isa, times, [answer["limit"] for answer in answers[BINARY]])
+
+
+def _apart(job: Mapping[str, Any], root: Path, what: str, threads: int, isa: str) -> dict[str, Any]:
+    result = root / "result.json"
+    return run_apart(
+        "fastcnn.benchmarking.binary_block", json.dumps({**job, "result": str(result)}), result, what=what,
+        threads=threads, isa=isa, timeout_s=TIMEOUT_S,
+    )  # fmt: skip
 
 
 def row(cell: Cell, isa: str, times: Mapping[str, Sequence[float]], limits: Sequence[float]) -> dict[str, Any]:
@@ -196,54 +192,44 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _prepare_apart(path: Path) -> int:
-    """Of a process that was started for it."""
-    order = json.loads(path.read_text(encoding="utf-8"))
-    root = Path(order["folder"])
-    jobs = prepare(Cell(**order["cell"]), root, order["threads"])
-    (root / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    return 0
+def sets_here() -> list[str]:
+    """Instruction sets that this machine can show: all it has, if that counts bits in lanes, and AVX2."""
+    from fastcnn import _native
+
+    known = _native.host()
+    here = [] if known["isa_active"] in ("scalar", "avx2") else [""]
+    return here + (["avx2"] if "avx2" in known["isa_available"] else [])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 if the goals hold, 1 if not, 2 on bad input, 130 when interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) == 1 and given[0].endswith("job.json"):
-        return _prepare_apart(Path(given[0]))
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fastcnn.benchmarking.binary", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args(given)
-    if options.threads < 1 or options.rounds < 1:
-        log("error: --threads and --rounds must be at least 1")
+    add_timing(parser, rounds=9, seconds=0.4)
+    options = parser.parse_args(arguments)
+    if wrong := complaint(options, PEERS):
+        log(f"error: {wrong}")
         return 2
-    missing = sorted({name for peer in PEERS for name in ENGINES[peer].missing()})
-    if missing:
-        log(f'error: {", ".join(missing)} missing: run  python3 -m pip install "fastcnn[bench]"')
+    sets = sets_here()
+    if not sets:
+        log("error: this machine has neither AVX2 nor more: the goals are for such")
         return 2
-    known = host_facts()
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        rows = [measure(cell, isa, threads=options.threads, rounds=options.rounds) for isa in GOALS for cell in CELLS]
-    except KeyboardInterrupt:
-        log("interrupted: nothing was written")
-        return 130
-    except (EngineFailedError, OSError) as error:
-        log(f"error: {error}")
-        return 1
-    document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
-        "settings": {"threads": options.threads, "rounds": options.rounds},
+    return guarded(partial(_run, options, sets))
+
+
+def _run(options: argparse.Namespace, sets: Sequence[str]) -> int:
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [measure(cell, isa, **timing_of(options)) for isa in sets for cell in CELLS]
+    met = all(found["met"] for found in rows)
+    record = {
+        "settings": timing_of(options),
         "versions": {peer: ENGINES[peer].version() for peer in PEERS},
-        "passed": all(found["met"] for found in rows),
+        "passed": met and len(rows) == len(GOALS) * len(CELLS),
         "rows": rows,
-        "host": known,
     }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    write_record(options.out, record)
     print(table(rows))
-    return 0 if document["passed"] else 1
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One timed block of the benchmark of binary convolutions, in a process of its own: one JSON file in, one out."""
+"""One step of the benchmark of binary convolutions, in a process of its own: one JSON file in, one out."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ REPEATS, ROUNDS = 200, 3
 """Runs of a net in one profile, and profiles, of which the first warms up."""
 
 
-def run(job: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of one call: of some steps of our net, in their place in it, or of a peer's layer.
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Prepare a cell, or time one call: of some steps of our net, in their place in it, or of a peer's layer.
 
     Parameters
     ----------
     job : dict
-        ``folder``, ``threads``; ``engine`` and ``variant`` of a peer, or ``steps``: names that our steps' layers begin
-        with. ``onednn`` is the most that oneDNN may use; empty for all.
+        ``task`` ("prepare" or "time"), ``folder``, ``threads``. To prepare: ``channels``, ``size``. To time: ``engine``
+        and, of a peer, ``variant`` and ``seconds``, or of ours ``steps``, the names of their layers; ``onednn`` is the
+        most that oneDNN may use, empty for all.
 
     Returns
     -------
     dict
-        ``ms``; of our steps also ``limit``, 1e9 products of one bit per second.
+        Jobs by label; or ``ms``, and of our steps ``limit``, 1e9 products of one bit per second.
     """
+    if job["task"] == "prepare":
+        from fastcnn.benchmarking.binary import Cell, prepare
+
+        return prepare(Cell(channels=job["channels"], size=job["size"]), Path(job["folder"]), job["threads"])
     if job["onednn"]:
         os.environ["ONEDNN_MAX_CPU_ISA"] = job["onednn"]
     folder = Path(job["folder"])
@@ -37,7 +42,7 @@ def run(job: dict[str, Any]) -> dict[str, float]:
         from fastcnn.benchmarking.worker import time_block
 
         call = ENGINES[job["engine"]]().open(folder, x, threads=job["threads"], variant=job["variant"])
-        times = time_block(lambda: call(x), warmup_s=0.2, seconds=0.4)
+        times = time_block(lambda: call(x), warmup_s=0.2, seconds=job["seconds"])
         return {"ms": float(np.median(times)) * 1e3}
     return _own(folder, x, job["steps"], job["threads"])
 

@@ -9,29 +9,27 @@ whichever of NNCF's presets (or, for the last row, of the engines in float32) is
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcnn._extras import MissingExtraError
+from fastcnn.benchmarking.command import add_timing, complaint, guarded, timing_of, write_record
 from fastcnn.benchmarking.engines import ENGINES
 from fastcnn.benchmarking.export import compile_ours, export_model
 from fastcnn.benchmarking.files import CALIBRATION
 from fastcnn.benchmarking.job import Job
-from fastcnn.benchmarking.process import EngineFailedError, run_worker
+from fastcnn.benchmarking.process import run_worker
 from fastcnn.benchmarking.settle import random_pictures
 from fastcnn.benchmarking.suite import suite_models
 from fastcnn.benchmarking.turns import TIMEOUT_S, Entry, error_of, medians, ratios, spread, time_in_turns
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
-from fastcnn.reporting.host import commit, host_facts
+from fastcnn.cli.output import log, progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
@@ -199,45 +197,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--nets", nargs="+", choices=sorted({case.net for case in CASES}))
     parser.add_argument("--batches", nargs="+", type=int, choices=(1, 8), default=[1, 8])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
+    add_timing(parser, rounds=9)
     options = parser.parse_args(arguments)
-    if options.threads < 1 or options.rounds < 1 or not 0 < options.seconds < 1e4:
-        log("error: --threads and --rounds must be at least 1, --seconds above 0")
+    if wrong := complaint(options, (RIVAL, *FLOAT_PEERS)):
+        log(f"error: {wrong}")
         return 2
-    missing = sorted({name for peer in (RIVAL, *FLOAT_PEERS) for name in ENGINES[peer].missing()})
-    if missing:
-        log(f'error: {", ".join(missing)} missing: run  python3 -m pip install "fastcnn[bench]"')
-        return 2
+    return guarded(partial(_run, options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     chosen = [c for c in CASES if c.batch in options.batches and c.net in (options.nets or [c.net])]
-    timing = {key: getattr(options, key) for key in ("threads", "rounds", "seconds")}
     rows: list[dict[str, Any]] = []
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        for case in chosen:
-            for _, net in suite_models("exact", (8, *PICTURE), only=case.net):
-                rows += measure(case, net.eval(), **timing)
-            log(table(rows[-1:]))
-    except KeyboardInterrupt:
-        log("interrupted: nothing was written")
-        return 130
-    except (EngineFailedError, MissingExtraError, OSError) as error:
-        log(f"error: {error}")
-        return 1
-    document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
-        "settings": timing,
+    for case in chosen:
+        known = len(rows)
+        for _, net in suite_models("exact", (8, *PICTURE), only=case.net):
+            rows += measure(case, net.eval(), **timing_of(options))
+        log(table(rows[known:]))
+    met = all(row["met"] for row in rows)
+    found = {
+        "settings": timing_of(options),
         "calibrated_on": CALIBRATED,
         "versions": {peer: ENGINES[peer].version() for peer in (RIVAL, *FLOAT_PEERS)},
-        "passed": len(chosen) == len(CASES) and all(row["met"] for row in rows),
+        "passed": len(chosen) == len(CASES) and met,
         "rows": rows,
-        "host": host_facts(),
     }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    write_record(options.out, found)
     print(table(rows))
-    return 0 if all(row["met"] for row in rows) else 1
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

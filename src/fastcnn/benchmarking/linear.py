@@ -14,22 +14,20 @@ is timed both ways, of which the one with float32 factors has the goal.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcnn.benchmarking.command import add_timing, complaint, guarded, timing_of, write_record
 from fastcnn.benchmarking.engines import ENGINES
-from fastcnn.benchmarking.process import EngineFailedError
 from fastcnn.benchmarking.settle import random_pictures
 from fastcnn.benchmarking.turns import Entry, error_of, medians, own_entry, ratios, spread, time_in_turns
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
-from fastcnn.reporting.host import commit, host_facts
+from fastcnn.cli.output import log, progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
@@ -236,42 +234,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastcnn.benchmarking.linear", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--only", default="", help="layers whose name holds this")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
+    add_timing(parser, rounds=9)
     options = parser.parse_args(arguments)
-    if options.threads < 1 or options.rounds < 1 or not 0 < options.seconds < 1e4:
-        log("error: --threads and --rounds must be at least 1, --seconds above 0")
+    if wrong := complaint(options, PEERS):
+        log(f"error: {wrong}")
         return 2
     cases = [case for case in CASES if options.only.lower() in case.name.lower()]
     if not cases:
         log(f"error: --only {options.only}: choose a part of {', '.join(sorted({case.name for case in CASES}))}")
         return 2
-    missing = [name for peer in PEERS for name in ENGINES[peer].missing()]
-    if missing:
-        log(f'error: {", ".join(missing)} missing: run  python3 -m pip install "fastcnn[bench]"')
-        return 2
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        rows = measure(cases, threads=options.threads, rounds=options.rounds, seconds=options.seconds)
-    except KeyboardInterrupt:
-        log("interrupted: nothing was written")
-        return 130
-    except (EngineFailedError, OSError) as error:
-        log(f"error: {error}")
-        return 1
-    document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
+    return guarded(partial(_run, options, cases))
+
+
+def _run(options: argparse.Namespace, cases: Sequence[Case]) -> int:
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = measure(cases, **timing_of(options))
+    found = {
         "size": SIZE,
-        "settings": {key: getattr(options, key) for key in ("threads", "rounds", "seconds")},
+        "settings": timing_of(options),
         "evicted_bytes": evicted_bytes()["evicted"],
         "passed": len(cases) == len(CASES) and all(row["met"] is not False for row in rows),
         "max_error": MAX_ERROR,
         "rows": rows,
-        "host": host_facts(),
     }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    write_record(options.out, found)
     print(table(rows))
     return 0 if all(row["met"] is not False for row in rows) else 1
 

@@ -34,6 +34,14 @@ MOST_PRODUCTS = 1 << 24
 MOST_PLANES = 8
 
 
+def top_level(node: Node | None) -> int:
+    """The largest of the whole numbers from 0 on that a node rounds to; 0 if it makes anything else."""
+    if node is None or node.op != "quantize":
+        return 0
+    a = node.attrs
+    return int(a["high"]) if a["zero"] == a["low"] == 0 and a["step"] == 1 else 0
+
+
 def fan_in(node: Node) -> int:
     """Products of one output."""
     a = node.attrs

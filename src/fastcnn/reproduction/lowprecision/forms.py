@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import fastcnn
-from fastcnn._extras import MissingExtraError, require
+from fastcnn._extras import require
+from fastcnn.benchmarking.command import add_timing, complaint, guarded, timing_of, write_record
 from fastcnn.benchmarking.files import FCNN, INPUTS
-from fastcnn.benchmarking.process import EngineFailedError
 from fastcnn.benchmarking.turns import Entry, time_in_turns
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
-from fastcnn.data import DataError
+from fastcnn.cli.output import log, progress_bar, write_atomically
 from fastcnn.methods.lowprecision import Int8Config
-from fastcnn.reporting.host import commit, host_facts
-from fastcnn.reproduction.lowprecision.trainings import FILE, WEIGHTS, percent
+from fastcnn.reproduction.lowprecision.trainings import FILE, WEIGHTS, engine_labels, percent
 from fastcnn.reproduction.lowprecision.ways import WAYS
 from fastcnn.reproduction.trials import RESULT, Trial
-from fastcnn.reproduction.winograd_labels.pictures import load_pictures
+from fastcnn.reproduction.winograd_labels.pictures import evenly, load_pictures
 
 MODULE = "fastcnn.reproduction.lowprecision.forms"
 FLOAT, INT8 = "vgg/float", "vgg/int8"
@@ -75,12 +73,11 @@ def quantised(runs: Path, seed: int, cifar10: str) -> tuple[Any, float]:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the weights of {FLOAT}: {str(error).splitlines()[0]}") from error
-    known, unknown = load_pictures(cifar10, "train"), load_pictures(cifar10, "test")
-    calibration = known.inputs[:: len(known.inputs) // CALIBRATED][:CALIBRATED]
+    unknown = load_pictures(cifar10, "test")
+    calibration = evenly(load_pictures(cifar10, "train"), CALIBRATED)
     small: Any = fastcnn.convert(model.eval(), Int8Config(), data=list(torch.split(calibration, 64)))
     net = fastcnn.compile(small, unknown.inputs[:1], threads=1, strict=True)
-    labels = [int(np.asarray(net(picture[None].contiguous().numpy())).argmax()) for picture in unknown.inputs]
-    return small, percent(torch.tensor(labels), unknown.labels)
+    return small, percent(engine_labels(net, unknown.inputs), unknown.labels)
 
 
 def measure(runs: Path, seed: int, cifar10: str, *, threads: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -165,37 +162,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--png", type=Path, help="picture to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each block")
+    add_timing(parser, rounds=5, seconds=0.5)
     options = parser.parse_args(arguments)
-    if options.threads < 1 or options.rounds < 1 or not 0 < options.seconds < 1e4:
-        log("error: --threads and --rounds must be at least 1, --seconds above 0")
+    if wrong := complaint(options):
+        log(f"error: {wrong}")
         return 2
-    timing = {key: getattr(options, key) for key in ("threads", "rounds", "seconds")}
-    try:
-        rows = measure(options.runs, options.seed, options.cifar10, **timing)
-        for path in filter(None, (options.out, options.png)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if options.png is not None:
-            write_atomically(options.png, picture(rows))
-    except KeyboardInterrupt:
-        log("interrupted: nothing was written")
-        return 130
-    except EngineFailedError as error:
-        log(f"error: {error}")
-        return 1
-    except (OSError, ValueError, DataError, MissingExtraError) as error:
-        log(f"error: {error}")
-        return 2
-    document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
-        "settings": {**timing, "seed": options.seed},
-        "rows": rows,
-        "host": host_facts(),
-    }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    return guarded(partial(_run, options), bad_input=(OSError, ValueError))
+
+
+def _run(options: argparse.Namespace) -> int:
+    rows = measure(options.runs, options.seed, options.cifar10, **timing_of(options))
+    for path in filter(None, (options.out, options.png)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if options.png is not None:
+        write_atomically(options.png, picture(rows))
+    write_record(options.out, {"settings": {**timing_of(options), "seed": options.seed}, "rows": rows})
     print(table(rows))
     return 0
 

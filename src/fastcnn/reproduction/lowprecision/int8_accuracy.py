@@ -15,32 +15,31 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 import fastcnn
+from fastcnn.benchmarking.command import guarded, missing_peers, write_record
 from fastcnn.benchmarking.engines import ENGINES
 from fastcnn.benchmarking.export import export_model
 from fastcnn.benchmarking.files import CALIBRATION
 from fastcnn.benchmarking.job import Job
-from fastcnn.benchmarking.process import EngineFailedError, run_worker
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.benchmarking.process import run_worker
+from fastcnn.cli.output import log, progress_bar
 from fastcnn.methods.lowprecision import Int8Config
-from fastcnn.reporting.host import commit, host_facts
+from fastcnn.reproduction.lowprecision.trainings import engine_labels, percent
 from fastcnn.reproduction.structured.agreement import load_net, photographs
 from fastcnn.reproduction.winograd_labels.nets import CifarResNet, load_weights
-from fastcnn.reproduction.winograd_labels.pictures import load_pictures
+from fastcnn.reproduction.winograd_labels.pictures import evenly, load_pictures
 
 MODULE = "fastcnn.reproduction.lowprecision.int8_accuracy"
 MOST_LOST, MIN_AGREEMENT, MOST_BEHIND = 0.5, 95.0, 2.0
@@ -50,50 +49,47 @@ CALIBRATED = 512
 RESNETS = (20, 32)
 RIVAL = "openvino-int8"
 TIMEOUT_S = 1200.0
-Labels = npt.NDArray[np.int64]
 
 
-def engine_labels(model: nn.Module, inputs: Tensor, folder: Path, threads: int) -> tuple[Labels, int]:
-    """Label of each picture by the engine, one picture at a time, from a file that was saved; and the file's bytes."""
+def saved_labels(model: nn.Module, inputs: Tensor, folder: Path, threads: int) -> tuple[Tensor, int]:
+    """Label of each picture by the engine, from a file that was saved; and the file's bytes."""
     path = folder / "net.fcnn"
     fastcnn.compile(model, inputs[:1], threads=threads, strict=True).save(path)
-    net = fastcnn.load(path, threads=threads)
-    found = [int(np.asarray(net(picture[None].contiguous().numpy())).argmax()) for picture in inputs]
-    return np.array(found), path.stat().st_size
+    return engine_labels(fastcnn.load(path, threads=threads), inputs), path.stat().st_size
 
 
 def cifar(depth: int, weights: Path, folder: Path, *, threads: int) -> dict[str, Any]:
     """One ResNet on all test pictures, in float32 and in 8 bits."""
     net = CifarResNet(depth).eval()
     digest = load_weights(net, weights, f"ResNet-{depth}")
-    known, unknown = load_pictures(folder, "train"), load_pictures(folder, "test")
-    calibration = known.inputs[:: len(known.inputs) // CALIBRATED][:CALIBRATED]
+    unknown = load_pictures(folder, "test")
+    calibration = evenly(load_pictures(folder, "train"), CALIBRATED)
     began = time.perf_counter()
     small = fastcnn.convert(net, Int8Config(), data=list(torch.split(calibration, 64)))
     seconds = time.perf_counter() - began
-    truth = unknown.labels.numpy()
+    truth = unknown.labels
     with tempfile.TemporaryDirectory(prefix="fastcnn-int8-") as where:
-        before, before_bytes = engine_labels(net, unknown.inputs, Path(where), threads)
-        after, after_bytes = engine_labels(small, unknown.inputs, Path(where), threads)
-    lost = 100.0 * float((before == truth).mean() - (after == truth).mean())
+        before, before_bytes = saved_labels(net, unknown.inputs, Path(where), threads)
+        after, after_bytes = saved_labels(small, unknown.inputs, Path(where), threads)
+    lost = percent(before, truth) - percent(after, truth)
     return {
         "net": f"ResNet-{depth}",
         "pictures": len(truth),
         "data_sha256": unknown.sha256,
         "net_sha256": digest,
         "calibrated_on": len(calibration),
-        "accuracy_before": 100.0 * float((before == truth).mean()),
-        "accuracy_after": 100.0 * float((after == truth).mean()),
+        "accuracy_before": percent(before, truth),
+        "accuracy_after": percent(after, truth),
         "lost": lost,
         "max_lost": MOST_LOST,
-        "agreement": 100.0 * float((before == after).mean()),
+        "agreement": percent(before, after),
         "file_bytes": [before_bytes, after_bytes],
         "convert_seconds": round(seconds, 1),
         "passed": bool(lost <= MOST_LOST + 1e-9),
     }
 
 
-def rival_labels(net: nn.Module, calibration: Tensor, inputs: Tensor, folder: Path, threads: int) -> dict[str, Labels]:
+def rival_labels(net: nn.Module, calibration: Tensor, inputs: Tensor, folder: Path, threads: int) -> dict[str, Tensor]:
     """Labels by NNCF's quantised nets, for each of its presets.
 
     Raises
@@ -104,7 +100,7 @@ def rival_labels(net: nn.Module, calibration: Tensor, inputs: Tensor, folder: Pa
     one = [batch[None].numpy() for batch in inputs]
     np.save(folder / CALIBRATION, np.stack([batch[None].numpy() for batch in calibration]))
     export_model(net, np.stack(one), folder, engines=(RIVAL,))
-    found: dict[str, Labels] = {}
+    found: dict[str, Tensor] = {}
     for variant in ENGINES[RIVAL].variants:
         outputs = folder / "outputs.npy"
         for task in ("convert", "time") if not found else ("time",):
@@ -113,7 +109,7 @@ def rival_labels(net: nn.Module, calibration: Tensor, inputs: Tensor, folder: Pa
                 seconds=0.0, result=str(folder / "result.json"), outputs=str(outputs) if task == "time" else "",
             )  # fmt: skip
             run_worker(job, timeout_s=TIMEOUT_S)
-        found[variant] = np.load(outputs, allow_pickle=False).reshape(len(inputs), -1).argmax(1)
+        found[variant] = torch.from_numpy(np.load(outputs, allow_pickle=False)).reshape(len(inputs), -1).argmax(1)
     return found
 
 
@@ -125,19 +121,19 @@ def agreement(net: nn.Module, inputs: Tensor, truth: Tensor, *, threads: int) ->
             calibration, test = inputs[fold::2], inputs[1 - fold :: 2]
             small = fastcnn.convert(net, Int8Config(), data=list(torch.split(calibration, 25)))
             with tempfile.TemporaryDirectory(prefix="fastcnn-int8-") as where:
-                before, _ = engine_labels(net, test, Path(where), threads)
-                labels = {"fastcnn": engine_labels(small, test, Path(where), threads)[0]}
+                before, _ = saved_labels(net, test, Path(where), threads)
+                labels = {"fastcnn": saved_labels(small, test, Path(where), threads)[0]}
             with tempfile.TemporaryDirectory(prefix="fastcnn-int8-") as where:
                 rivals = rival_labels(net, calibration, test, Path(where), threads)
             labels |= {f"{RIVAL} {variant}": found for variant, found in rivals.items()}
-            right = truth[1 - fold :: 2].numpy()
+            right = truth[1 - fold :: 2]
             folds.append(
                 {
                     "calibrated_on": name,
                     "photographs": len(right),
                     "same_labels": {label: int((found == before).sum()) for label, found in labels.items()},
-                    "accuracy_before": 100.0 * float((before == right).mean()),
-                    "accuracy": {label: 100.0 * float((found == right).mean()) for label, found in labels.items()},
+                    "accuracy_before": percent(before, right),
+                    "accuracy": {label: percent(found, right) for label, found in labels.items()},
                 }
             )
             advance(note=name)
@@ -175,7 +171,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 if the gates hold, 1 if not, 2 on bad input."""
+    """Command line; 0 if the gates hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--nets", type=Path, required=True, help="folder of the published nets' safetensors files")
     parser.add_argument("--cifar10", type=Path, required=True, help="folder of CIFAR-10")
@@ -186,37 +182,35 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads < 1:
         log(f"error: --threads: {options.threads} is below 1")
         return 2
+    if wrong := missing_peers([RIVAL]):
+        log(f"error: {wrong}")
+        return 2
+    return guarded(partial(_run, options), bad_input=(OSError, ValueError))
+
+
+def _run(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     mobile = options.nets / "imagenet_mobilenet_v2.safetensors"
-    try:
-        inputs, truth, digest = photographs(options.photographs)
-        net = load_net(mobile)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        found = [
-            cifar(depth, options.nets / f"cifar10_resnet{depth}.safetensors", options.cifar10, threads=options.threads)
-            for depth in RESNETS
-        ]
-        found.append(agreement(net, inputs, truth, threads=options.threads))
-    except EngineFailedError as error:
-        log(f"error: {error}")
-        return 1
-    except (OSError, ValueError) as error:
-        log(f"error: {error}")
-        return 2
-    document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
+    inputs, truth, digest = photographs(options.photographs)
+    net = load_net(mobile)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    found = [
+        cifar(depth, options.nets / f"cifar10_resnet{depth}.safetensors", options.cifar10, threads=options.threads)
+        for depth in RESNETS
+    ]
+    found.append(agreement(net, inputs, truth, threads=options.threads))
+    passed = all(row["passed"] for row in found)
+    record = {
         "torch": torch.__version__,
         "rival": f"{RIVAL} {ENGINES[RIVAL].version()}",
         "photographs_sha256": digest,
         "mobilenet_sha256": hashlib.sha256(mobile.read_bytes()).hexdigest(),
-        "passed": all(row["passed"] for row in found),
+        "passed": passed,
         "found": found,
-        "host": host_facts(),
     }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    write_record(options.out, record)
     print(table(found))
-    return 0 if document["passed"] else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from fastcnn.cli.output import log, write_atomically
 from fastcnn.compression.batches import TensorBatches
 from fastcnn.compression.checkpoint import seed_all
 from fastcnn.compression.finetune import History
+from fastcnn.engine.run.net import CompiledNet
 from fastcnn.methods.lowprecision.latent import parameter_groups
 from fastcnn.reproduction.lowprecision.ways import WAYS, Way, bipolar, steps_of_first_stage
 from fastcnn.reproduction.structured.dense_layers import pictures as mnist_pictures
@@ -149,6 +150,11 @@ def answers(model: nn.Module, inputs: Tensor) -> Tensor:
         return torch.cat([model(batch).argmax(1) for batch in torch.split(inputs, 500)])
 
 
+def engine_labels(net: CompiledNet, inputs: Tensor) -> Tensor:
+    """The same by the engine, one picture at a time."""
+    return torch.tensor([int(np.asarray(net(picture[None].contiguous().numpy())).argmax()) for picture in inputs])
+
+
 def percent(first: Tensor, second: Tensor) -> float:
     """How many are equal."""
     return 100.0 * float((first == second).float().mean())
@@ -198,11 +204,10 @@ def packed(model: nn.Module, inputs: Tensor, folder: Path, *, is_method: bool) -
     net = fastcnn.compile(small.eval(), inputs[:1], threads=1, strict=True)
     net.save(folder / FILE)
     loaded = fastcnn.load(folder / FILE, threads=1)
-    labels = [int(np.asarray(loaded(picture[None].contiguous().numpy())).argmax()) for picture in inputs]
     return {
         "layers": report,
         "file_bytes": (folder / FILE).stat().st_size,
-        "same_as_trained": percent(torch.tensor(labels), trained),
+        "same_as_trained": percent(engine_labels(loaded, inputs), trained),
     }
 
 

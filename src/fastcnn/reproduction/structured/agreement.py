@@ -17,11 +17,10 @@ import argparse
 import csv
 import hashlib
 import io
-import json
 import sys
 import time
 import zipfile
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fastcnn
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.benchmarking.command import guarded, write_record
+from fastcnn.cli.output import log, progress_bar
 from fastcnn.data import PRESETS, DataError
 from fastcnn.methods.contract import MethodConfig
 from fastcnn.methods.structured.svd import SVDConfig
-from fastcnn.reporting.host import commit, host_facts
 from fastcnn.reproduction.structured.mobilenet_v2 import MobileNetV2
 from fastcnn.reproduction.trials import parameters
 
@@ -138,7 +137,7 @@ def percent(hits: Tensor) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 if the gates hold, 1 if not, 2 on bad input."""
+    """Command line; 0 if the gates hold, 1 if not, 2 on bad input, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="zip of photographs with a labels.csv")
     parser.add_argument("--net", type=Path, required=True, help="safetensors file of MobileNetV2's weights")
@@ -148,14 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads < 1:
         log(f"error: --threads: {options.threads} is below 1")
         return 2
+    return guarded(partial(_run, options), bad_input=(OSError, ValueError))
+
+
+def _run(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
-    try:
-        inputs, truth, digest = photographs(options.data)
-        net = load_net(options.net)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        log(f"error: {error}")
-        return 2
+    inputs, truth, digest = photographs(options.data)
+    net = load_net(options.net)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     with progress_bar("agreement", len(WAYS)) as advance:
         for name, config in WAYS.items():
@@ -163,9 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
             advance(note=name)
             log(f"{name}: {found[name]['agreement']:.1f} % of the labels kept out of fold")
     passed = all(way["passed"] for way in found.values())
-    document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
+    record = {
         "torch": torch.__version__,
         "threads": options.threads,
         "data_sha256": digest,
@@ -173,9 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
         "gates": {"max_params_share": BUDGET, "min_agreement": MIN_AGREEMENT},
         "passed": passed,
         "found": found,
-        "host": plain(host_facts()),
     }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    write_record(options.out, record)
     return 0 if passed else 1
 
 

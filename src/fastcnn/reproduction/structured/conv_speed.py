@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from fastcnn._extras import MissingExtraError
-from fastcnn.benchmarking.process import EngineFailedError
+from fastcnn.benchmarking.command import add_timing, complaint, guarded, timing_of, write_record
 from fastcnn.benchmarking.settle import random_pictures
 from fastcnn.benchmarking.suite import suite_models
 from fastcnn.benchmarking.turns import error_of, medians, own_entry, ratios, spread, time_in_turns
-from fastcnn.cli.output import log, plain, progress_bar, write_atomically
+from fastcnn.cli.output import log, progress_bar
 from fastcnn.compression.calibrate import sights
 from fastcnn.methods.structured.ranks import vector_width
 from fastcnn.methods.structured.tucker import TuckerConfig, TuckerConv2d
-from fastcnn.reporting.host import commit, host_facts
 from fastcnn.reproduction.structured.conv_net import with_tucker
 from fastcnn.reproduction.winograd_labels.nets import INPUT_SHAPE, vgg_like
 
@@ -198,12 +196,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ranks", type=Path, required=True, help="JSON file of its ranks, as conv_net writes it")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--nets", nargs="+", choices=list(GATES), default=list(GATES))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each block")
+    add_timing(parser, rounds=15)
     options = parser.parse_args(arguments)
-    if options.threads < 1 or options.rounds < 1 or not 0 < options.seconds < 1e4:
-        log("error: --threads and --rounds must be at least 1, --seconds above 0")
+    if wrong := complaint(options):
+        log(f"error: {wrong}")
         return 2
     own = vgg_like()
     try:
@@ -214,37 +210,32 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
         log(f"error: --net or --ranks: {str(error).splitlines()[0]}")
         return 2
+    return guarded(partial(_run, options, own.eval(), ranks, share))
+
+
+def _run(options: argparse.Namespace, own: nn.Module, ranks: Ranks, share: tuple[float, float]) -> int:
     rows = []
-    timing = {key: getattr(options, key) for key in ("threads", "rounds", "seconds")}
-    try:
-        for name in options.nets:
-            if name == OWN:
-                rows.append(measure(name, own.eval(), ranks, (1, *INPUT_SHAPE), **timing))
-                continue
-            shape = (1, 3, 224, 224)
-            for _, net in suite_models("exact", shape, only=name):
-                rows.append(measure(name, net.eval(), ranks_by_share(net, share), shape, **timing))
-    except KeyboardInterrupt:
-        log("interrupted: nothing was written")
-        return 130
-    except (EngineFailedError, MissingExtraError) as error:
-        log(f"error: {error}")
-        return 1
+    timing = timing_of(options)
+    for name in options.nets:
+        if name == OWN:
+            rows.append(measure(name, own, ranks, (1, *INPUT_SHAPE), **timing))
+            continue
+        shape = (1, 3, 224, 224)
+        for _, net in suite_models("exact", shape, only=name):
+            rows.append(measure(name, net.eval(), ranks_by_share(net, share), shape, **timing))
+    met = all(found["passed"] for found in rows)
     document = {
-        "commit": commit(),
-        "date": datetime.now().isoformat(timespec="seconds"),
         "settings": timing,
         "share_of_channels": share,
         "max_error": MAX_ERROR,
-        "passed": len(rows) == len(GATES) and all(found["passed"] for found in rows),
+        "passed": len(rows) == len(GATES) and met,
         "net_sha256": hashlib.sha256(options.net.read_bytes()).hexdigest(),
         "ranks_sha256": hashlib.sha256(options.ranks.read_bytes()).hexdigest(),
         "rows": rows,
-        "host": host_facts(),
     }
-    write_atomically(options.out, json.dumps(plain(document), indent=1) + "\n")
+    write_record(options.out, document)
     print(table(rows))
-    return 0 if all(found["passed"] for found in rows) else 1
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -63,6 +63,11 @@ def load_pictures(place: Path | str, split: Literal["train", "test"]) -> Picture
     return Pictures(inputs=scaled.permute(0, 3, 1, 2), labels=torch.from_numpy(data.labels), sha256=digest.hexdigest())
 
 
+def evenly(pictures: Pictures, count: int) -> Tensor:
+    """So many pictures (count, 3, H, W) from all over the set, which may be sorted by class."""
+    return pictures.inputs[:: max(1, len(pictures) // count)][:count]
+
+
 class ShiftedBatches:
     """Batches in a new order on every pass, each picture shifted by some pixels and mirrored half the time.
 

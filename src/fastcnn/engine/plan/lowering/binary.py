@@ -39,11 +39,7 @@ def has_bits_kernel(node: Node, shape: Shape, outputs: int, source: Node | None)
 
 def _input_bits(source: Node | None) -> int:
     """Bits of what a node makes, if it rounds to 0 ... 2^k - 1; 0 if it does not, or to more than k = 2."""
-    if source is None or source.op != "quantize":
-        return 0
-    a = source.attrs
-    plain = a["zero"] == a["low"] == 0 and a["step"] == 1
-    return {1: 1, 3: 2}.get(a["high"], 0) if plain else 0
+    return {1: 1, 3: 2}.get(binary.top_level(source), 0)
 
 
 @lru_cache
@@ -72,7 +68,7 @@ def planes_of_words(node: Node, bits: Array) -> Array:
     return np.concatenate(planes, axis=1)
 
 
-def levels_of(low: Lowerer, source: Node, value: str) -> Slot:
+def planes_of(low: Lowerer, source: Node, value: str) -> Slot:
     """The planes of signs of a value's levels, as ``source`` would round it; made on first need."""
     name = f"{value}.{source.attrs['high']} levels of {source.attrs['factor']}"
     if low.has_bits(name):
@@ -142,7 +138,7 @@ def binary_linear(low: Lowerer, node: Node) -> None:
         op="binary_conv2d",
         attrs={**node.attrs, "in_channels": channels, "kernel_size": [height, width], "groups": 1},
     )
-    source = bits_of(low, flat) if levels is None else levels_of(low, levels, flat)
+    source = bits_of(low, flat) if levels is None else planes_of(low, levels, flat)
     _emit(low, as_conv, source, geometry | {"kernel": [height, width]}, 1)
 
 
@@ -151,7 +147,7 @@ def _source(low: Lowerer, node: Node, value: str) -> Slot:
         return bits_of(low, value)
     maker = low.maker(value)
     assert maker is not None
-    return levels_of(low, maker, maker.inputs[0])
+    return planes_of(low, maker, maker.inputs[0])
 
 
 def reads_planes(node: Node) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn import _native
+from fastcnn.engine.graph.binary import top_level
 from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import Shape
@@ -72,10 +73,7 @@ def bytes_of(low: Lowerer, value: str, levels: Levels) -> Slot:
 def rounding(low: Lowerer, value: str, levels: Levels) -> Node | None:
     """The node that rounds a value to whole numbers from 0 on, if such are read as they are."""
     maker = low.maker(value)
-    if maker is None or maker.op != "quantize" or levels != AS_THEY_ARE:
-        return None
-    a = maker.attrs
-    return maker if a["zero"] == a["low"] == 0 and a["step"] == 1 else None
+    return maker if levels == AS_THEY_ARE and top_level(maker) else None
 
 
 def _of_levels(low: Lowerer, maker: Node, read: str) -> Slot:

@@ -52,10 +52,9 @@ def run(graph: Graph, shapes: Mapping[str, Shape], notes: list[str] | None = Non
 
 def fits_bytes(node: Node, source: Node | None) -> bool:
     """Whether inputs are levels 0 ... 255 at most, and weights no larger than 127, in a single group."""
-    if node.attrs["binarize"] or source is None or source.op != "quantize" or node.attrs.get("groups", 1) != 1:
+    if node.attrs["binarize"] or not binary.top_level(source) or node.attrs.get("groups", 1) != 1:
         return False
-    plain = source.attrs["zero"] == source.attrs["low"] == 0 and source.attrs["step"] == 1
-    return plain and sum(node.attrs["planes"]) <= MOST_WEIGHT and binary.fan_in(node) <= MOST_PRODUCTS
+    return sum(node.attrs["planes"]) <= MOST_WEIGHT and binary.fan_in(node) <= MOST_PRODUCTS
 
 
 def _bytes(node: Node, weights: dict[str, Array]) -> Node:
