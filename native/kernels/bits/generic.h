@@ -123,15 +123,16 @@ template <int V>
   return mask;
 }
 
-// Differing bits of T channel vectors and P outputs.
-template <int V, int T, int P>
+// Differing bits of T channel vectors and P outputs. One plane is a case of its own: the loop over planes would cost
+// layers of few products some percent.
+template <int V, int T, int P, bool kPlanes>
 [[gnu::always_inline]] inline void differences(const BitsConvShape& s, const uint32_t* in, const uint32_t* weights,
                                                ptrdiff_t vector, IVec<V> (&total)[T][P]) {
   UVec<V> acc[T][P] = {};
   [[maybe_unused]] UVec<V> wide[T][P] = {};
   [[maybe_unused]] int left = kBytesHold;
-  const int planes = s.in_planes * s.weight_planes;
-  const ptrdiff_t weight_plane = s.weight_planes > 1 ? vector / s.weight_planes : 0;
+  const int planes = kPlanes ? s.in_planes * s.weight_planes : 1;
+  const ptrdiff_t weight_plane = kPlanes && s.weight_planes > 1 ? vector / s.weight_planes : 0;
   for (int plane = 0; plane < planes; ++plane) {
     if (plane > 0) {
 #pragma GCC unroll 8
@@ -193,11 +194,11 @@ template <int V, int T, int P>
 }
 
 // Outputs first ... first + P - 1 of the row, channel vectors v ... v + T - 1.
-template <int V, int T, int P>
+template <int V, int T, int P, bool kPlanes>
 [[gnu::always_inline]] inline void conv_tile(const BitsConvShape& s, const BitsConvArgs& a, int v, int first) {
   const ptrdiff_t vector = static_cast<ptrdiff_t>(s.weight_planes) * s.runs * s.run_taps * s.words * V;
   IVec<V> q[T][P];
-  differences<V, T, P>(s, a.in + first * s.in_pixel, a.weights + v * vector, vector, q);
+  differences<V, T, P, kPlanes>(s, a.in + first * s.in_pixel, a.weights + v * vector, vector, q);
   const bool corrected = a.corrections != nullptr;
   if (corrected || a.out_bits == nullptr) {
 #pragma GCC unroll 8
@@ -252,12 +253,13 @@ template <int V, int T, int P>
   }
 }
 
+template <bool kPlanes>
 struct BitsRow {
   using Shape = BitsConvShape;
   using Args = BitsConvArgs;
   template <int V, int T, int P>
   [[gnu::always_inline]] static void tile(const Shape& s, const Args& a, int v, int first) {
-    conv_tile<V, T, P>(s, a, v, first);
+    conv_tile<V, T, P, kPlanes>(s, a, v, first);
   }
 };
 
@@ -383,6 +385,16 @@ uint32_t bits_peak(int64_t iterations) {
   return total;
 }
 
+// Apart from each other, as the registers of one would be short of those that the other takes.
+template <int V, class... Tiles>
+void conv_row(const RowTile& tile, const BitsConvShape& s, const BitsConvArgs& a) {
+  if (s.in_planes * s.weight_planes == 1) {
+    tile_row<BitsRow<false>, V, Tiles...>(tile, s, a);
+  } else {
+    tile_row<BitsRow<true>, V, Tiles...>(tile, s, a);
+  }
+}
+
 template <int V, class... Tiles>
 BitsKernels make_bits_of(Isa isa) {
   static constexpr RowTile tiles[] = {{Tiles::kVectors, Tiles::kPixels}...};
@@ -390,7 +402,7 @@ BitsKernels make_bits_of(Isa isa) {
           V,
           tiles,
           static_cast<int>(sizeof...(Tiles)),
-          tile_row<BitsRow, V, Tiles...>,
+          conv_row<V, Tiles...>,
           pack_row<V>,
           pack_levels<V>,
           bits_peak<V>,
