@@ -3,21 +3,12 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include <chrono>
 #include <map>
 
 #include "base/isa.h"
 
 namespace fastcnn {
 namespace {
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
-}
 
 std::mutex& book_mutex() {
   static std::mutex* mutex = new std::mutex;  // never destroyed: nets may outlive static objects
@@ -26,21 +17,10 @@ std::mutex& book_mutex() {
 
 std::atomic<unsigned> forks{0};
 
-constexpr int kSpinsBeforeYield = 4096;                         // some 100 us on current x86
-constexpr auto kSpinAfterJob = std::chrono::microseconds(100);  // then the worker sleeps
+constexpr int kSpins = 4096;  // some 100 us on current x86
 
 // In a team larger than the cores, whoever waits may be keeping from its core the very thread it waits for.
-int spins_of(int threads) { return threads > cpu_info().logical_cores ? 0 : kSpinsBeforeYield; }
-
-// One look of a waiting thread, of which it has had `spins` so far.
-inline void look_again(int& spins, int most) {
-  pause();
-  if (spins < most) {
-    ++spins;
-  } else {
-    sched_yield();
-  }
-}
+int spins_of(int threads) { return threads > cpu_info().logical_cores ? 0 : kSpins; }
 
 }  // namespace
 
@@ -59,16 +39,26 @@ std::mutex& fork_safe_mutex() {
 
 unsigned fork_generation() { return forks.load(std::memory_order_relaxed); }
 
+void Meeting::pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+void Meeting::yield() { sched_yield(); }
+
 void Barrier::wait() {
   if (threads_ == 1) return;
   const unsigned phase = phase_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
+    phase_.store(phase + 1);
+    meeting_.announce();
     return;
   }
-  int spins = 0;
-  while (phase_.load(std::memory_order_acquire) == phase) look_again(spins, spins_);
+  meeting_.wait(spins_, [&] { return phase_.load() != phase; });
 }
 
 ThreadPool::ThreadPool(int threads) : threads_(threads), spins_(spins_of(threads)), barrier_(threads, spins_) {
@@ -86,10 +76,7 @@ ThreadPool::~ThreadPool() { stop(); }
 void ThreadPool::stop() {
   stopping_.store(true);
   generation_.fetch_add(1);
-  {
-    std::lock_guard<std::mutex> lock(sleep_mutex_);
-    wake_.notify_all();
-  }
+  start_.announce();
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -110,36 +97,21 @@ void ThreadPool::run_team(Job job, void* argument) {
     job_ = job;
     argument_ = argument;
     running_.store(threads_ - 1, std::memory_order_relaxed);
-    generation_.fetch_add(1);  // sequentially consistent: either the worker sees it, or we see the worker asleep
-    if (sleeping_.load() > 0) {
-      std::lock_guard<std::mutex> lock(sleep_mutex_);
-      wake_.notify_all();
-    }
+    generation_.fetch_add(1);
+    start_.announce();
   }
   job(argument, 0, threads_);
-  int spins = 0;
-  while (running_.load(std::memory_order_acquire) > 0) look_again(spins, spins_);
+  end_.wait(spins_, [&] { return running_.load() == 0; });
 }
 
 void ThreadPool::work(int thread) {
   unsigned seen = 0;
   while (true) {
-    auto until = std::chrono::steady_clock::now() + kSpinAfterJob;
-    while (generation_.load() == seen) {
-      for (int i = 0; i < 64 && generation_.load(std::memory_order_relaxed) == seen; ++i) pause();
-      if (generation_.load() != seen) break;
-      if (spins_ == 0) sched_yield();  // the caller, or a member that has not finished, may need this core
-      if (std::chrono::steady_clock::now() >= until) {
-        std::unique_lock<std::mutex> lock(sleep_mutex_);
-        sleeping_.fetch_add(1);
-        wake_.wait(lock, [&] { return generation_.load() != seen; });
-        sleeping_.fetch_sub(1);
-      }
-    }
+    start_.wait(spins_, [&] { return generation_.load() != seen; });
     ++seen;
     if (stopping_.load()) return;
     job_(argument_, thread, threads_);
-    running_.fetch_sub(1, std::memory_order_release);
+    if (running_.fetch_sub(1) == 1) end_.announce();
   }
 }
 

@@ -41,6 +41,12 @@ def switches(task: int) -> str:
     return " ".join(line.split()[1] for line in lines if "ctxt_switches" in line)
 
 
+def stays_asleep(workers: set[int], seconds: float) -> bool:
+    before = {worker: (cpu_seconds(worker), switches(worker)) for worker in workers}
+    time.sleep(seconds)
+    return before == {worker: (cpu_seconds(worker), switches(worker)) for worker in workers}
+
+
 def in_a_process(statement: str) -> None:
     """In one without other teams and their threads."""
     script = f"import os\nfrom tests.engine import test_threads\n{statement}\n"
@@ -65,9 +71,7 @@ def check_sleep(threads: int) -> None:
         time.sleep(0.03)
         spent.append(sum(map(cpu_seconds, workers)) - start)
     assert sorted(spent)[5] < 1e-3 * min(len(workers), CORES), spent
-    asleep = {w: (cpu_seconds(w), switches(w)) for w in workers}
-    time.sleep(0.2)
-    assert {w: (cpu_seconds(w), switches(w)) for w in workers} == asleep
+    assert any(stays_asleep(workers, 0.2) for _ in range(10))  # beside other work some are still on their way to bed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
