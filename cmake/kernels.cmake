@@ -7,12 +7,12 @@ set(FASTCNN_X86_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
 set(FASTCNN_X86_FLAGS_avx512 ${FASTCNN_X86_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd)
 set(FASTCNN_X86_FLAGS_avx512_vnni ${FASTCNN_X86_FLAGS_avx512} -mavx512vnni -mavx512bf16 -mavx512vbmi
     -mavx512vpopcntdq -mavx512bitalg)
-set(FASTCNN_X86_FLAGS_avx512_amx ${FASTCNN_X86_FLAGS_avx512_vnni} -mamx-tile -mamx-bf16)
+set(FASTCNN_X86_FLAGS_avx512_amx ${FASTCNN_X86_FLAGS_avx512_vnni} -mamx-tile -mamx-bf16 -mamx-int8)
 # GCC 11 and binutils 2.35, or Clang 12, and newer.
 include(CheckCXXSourceCompiles)
-set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-bf16")
+set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-bf16 -mamx-int8")
 check_cxx_source_compiles(
-  "#include <immintrin.h>\nint main() { _tile_zero(0); _tile_dpbf16ps(0, 1, 2); _tile_release(); }" FASTCNN_HAVE_AMX)
+  "#include <immintrin.h>\nint main() { _tile_zero(0); _tile_dpbf16ps(0, 1, 2); _tile_dpbusd(0, 1, 2); _tile_release(); }" FASTCNN_HAVE_AMX)
 unset(CMAKE_REQUIRED_FLAGS)
 # Lowered to twice as many AVX2 registers; optimising that takes minutes and is of no use to the tests it is for.
 set(FASTCNN_X86_FLAGS_avx512_emulated ${FASTCNN_X86_FLAGS_avx2} -O1)

@@ -62,6 +62,7 @@ class StepRule {
   const Program& p;
   const StepSpec& s;
   int64_t packing = 0;  // floats held besides while the weights are packed
+  int64_t past = 0;     // floats behind a map of the arena that it may read
   bool signs = false;   // whether its maps may be of signs
   bool bytes = false;   // or of bytes
 
@@ -110,6 +111,7 @@ int64_t bytes_rule(StepRule& r);
 int64_t bytes_to_floats_rule(StepRule& r);
 int64_t byte_pool_rule(StepRule& r);
 int64_t int8_conv_rule(StepRule& r);
+int64_t int8_amx_rule(StepRule& r);
 int64_t int8_depthwise_rule(StepRule& r);
 
 }  // namespace fastcnn

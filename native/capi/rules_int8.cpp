@@ -1,8 +1,9 @@
-// Rules of maps of bytes (runtime/steps/int8.cpp).
+// Rules of maps of bytes (runtime/steps/int8.cpp, int8_amx.cpp).
 #include <algorithm>
 
 #include "capi/rules.h"
 #include "kernels/int8/int8.h"
+#include "kernels/int8_amx/int8_amx.h"
 
 namespace fastcnn {
 namespace {
@@ -51,6 +52,15 @@ void geometry(StepRule& r, int64_t& taps) {
   taps = bounded_product({kernel[0], kernel[1]});
 }
 
+// Words of one filter.
+int64_t filter_words(StepRule& r, int64_t taps) {
+  const FloatArray& w = r.weight("weight", 2);
+  const int64_t words = bounded_product({taps, r.s.in[0].lanes});
+  r.require(words <= 1 << 15, "the kernel is too large");
+  r.require(w.shape[0] == r.s.out.c && w.shape[1] == words, "weight, taps and channels differ");
+  return words;
+}
+
 }  // namespace
 
 int64_t bytes_rule(StepRule& r) {
@@ -93,16 +103,35 @@ int64_t byte_pool_rule(StepRule& r) {
 int64_t int8_conv_rule(StepRule& r) {
   int64_t floats = products(r), taps = 0;
   geometry(r, taps);
-  const Tensor &in = r.s.in[0], &out = r.s.out;
   const auto& tile = r.list("tile", 2, 1, 64);
   const Int8Kernels& kernels = int8_kernels(r.p.isa);
   r.require(has_tile(kernels.tiles, kernels.tile_count, tile[0], tile[1]), "no such tile on this instruction set");
-  const FloatArray& w = r.weight("weight", 2);
-  const int64_t words = bounded_product({taps, in.lanes});
-  r.require(words <= 1 << 15, "the kernel is too large");
-  r.require(w.shape[0] == out.c && w.shape[1] == words, "weight, taps and channels differ");
+  const Tensor& out = r.s.out;
+  const int64_t words = filter_words(r, taps);
   floats += bounded_product({2, whole_groups(out.c), words});
   r.packing = words * 16;
+  return std::min(floats, kMost);
+}
+
+int64_t int8_amx_rule(StepRule& r) {
+  r.require(int8_amx_kernels(r.p.isa) != nullptr, "there is no AMX on this instruction set");
+  int64_t floats = products(r), taps = 0;
+  geometry(r, taps);
+  r.word("split", {"tiles", "panels"});
+  const Tensor &in = r.s.in[0], &out = r.s.out;
+  r.require(in.space == Space::kArena, "reads behind its input, in the arena only");
+  filter_words(r, taps);
+  const auto &kernel = r.s.list("kernel", 2), &stride = r.s.list("stride", 2), &dilation = r.s.list("dilation", 2);
+  r.require(bounded_product({kernel[0], dilation[0], in.row, 4}) <= INT32_MAX / 2 &&
+                bounded_product({kernel[1], dilation[1], in.pixel, 4}) <= INT32_MAX / 2,
+            "the map is too large");
+  // Runs of bytes that are whole tiles of weights: of a row of taps, or of one tap.
+  const int64_t runs = dilation[1] == 1 ? kernel[0] : taps;
+  const int64_t steps = bounded_product({runs, (taps / runs * in.lanes * 4 + kInt8TileBytes - 1) / kInt8TileBytes});
+  const int64_t pixel =
+      out.h == 1 && out.w == 1 ? static_cast<int64_t>(in.image) : bounded_product({stride[1], in.pixel});
+  r.past = std::min(kMost, bounded_product({kInt8TilePixels, pixel}) + kInt8TileBytes);
+  floats += bounded_product({steps, whole_groups(out.c) / 16, kInt8Tile / 4}) + steps;
   return std::min(floats, kMost);
 }
 

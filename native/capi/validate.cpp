@@ -43,6 +43,7 @@ const std::map<std::string, Rule>& step_rules() {
       {"bytes_to_floats", bytes_to_floats_rule},
       {"byte_pool", byte_pool_rule},
       {"int8_conv", int8_conv_rule},
+      {"int8_amx", int8_amx_rule},
       {"int8_depthwise", int8_depthwise_rule},
   };
   return table;
@@ -57,7 +58,7 @@ std::vector<std::string> validated_ops() {
 Memory validate(const Program& program) {
   Memory memory;
   std::vector<bool> written(program.outputs.size());
-  int64_t floats = 0;
+  int64_t floats = 0, past = 0;
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const StepSpec& spec = program.steps[i].spec;
     const auto it = step_rules().find(spec.op);
@@ -71,13 +72,14 @@ Memory validate(const Program& program) {
     }
     rule.finish();
     memory.packing_bytes = std::max(memory.packing_bytes, rule.packing * 4);
+    past = std::max(past, rule.past);
     if (spec.out.space == Space::kOutput) written[static_cast<size_t>(spec.out.index)] = true;
   }
   for (size_t i = 0; i < written.size(); ++i) {
     if (!written[i]) bad_program("no step writes output '" + program.outputs[i].name + "'");
   }
   memory.weight_bytes = floats * 4;
-  memory.arena_bytes = static_cast<int64_t>(program.arena_floats) * 4;
+  memory.arena_bytes = (static_cast<int64_t>(program.arena_floats) + past) * 4;
   return memory;
 }
 

@@ -102,7 +102,7 @@ void Net::finish() {
   check_groups();
   const size_t scratch = needed_scratch();
   const auto fits = [&](const auto& w) {
-    return w->groups.size() >= group_floats() && w->arena.size() == arena_floats_;
+    return w->groups.size() >= group_floats() && w->arena.size() == arena_size();
   };
   const bool fit = std::all_of(workspaces_.begin(), workspaces_.end(), fits);
   if (scratch <= scratch_floats_ && fit && !workspaces_.empty()) return;
@@ -133,8 +133,14 @@ size_t Net::needed_scratch() const {
   return scratch;
 }
 
+size_t Net::arena_size() const {
+  size_t past = 0;
+  for (const auto& step : steps_) past = std::max(past, step->reads_past());
+  return arena_floats_ + past;
+}
+
 std::unique_ptr<Net::Workspace> Net::make_workspace() const {
-  return std::make_unique<Workspace>(Workspace{Buffer(arena_floats_), Buffer(scratch_floats_), Buffer(group_floats())});
+  return std::make_unique<Workspace>(Workspace{Buffer(arena_size()), Buffer(scratch_floats_), Buffer(group_floats())});
 }
 
 void Net::note_external(const Tensor& t) {

@@ -68,6 +68,7 @@ class Net {
   Isa isa_;
   int threads_;
   size_t needed_scratch() const;
+  size_t arena_size() const;  // floats, with those that steps may read behind it
 
   size_t arena_floats_ = 0, scratch_floats_ = 0, thread_floats_ = 0;
   std::vector<std::unique_ptr<Step>> steps_;

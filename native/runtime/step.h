@@ -114,6 +114,8 @@ class Step {
   virtual void rows(const RunContext&, int, int, int) const {}
   virtual std::optional<RowReach> row_reach() const { return std::nullopt; }
   virtual size_t scratch_floats(int) const { return 0; }  // for that many threads
+  // Floats behind the end of a map of the arena that it may read, whatever they are.
+  virtual size_t reads_past() const { return 0; }
   virtual size_t weight_bytes() const { return 0; }
   virtual std::string kernel() const = 0;
   // What a thread reads first of its weights; empty for every thread of steps that have none.

@@ -36,6 +36,7 @@ std::unique_ptr<Step> make_bytes(const StepSpec&);
 std::unique_ptr<Step> make_bytes_to_floats(const StepSpec&);
 std::unique_ptr<Step> make_byte_pool(const StepSpec&);
 std::unique_ptr<Step> make_int8_conv(const StepSpec&);
+std::unique_ptr<Step> make_int8_amx(const StepSpec&);
 std::unique_ptr<Step> make_int8_depthwise(const StepSpec&);
 
 static const std::map<std::string, StepFactory>& factories() {
@@ -75,6 +76,7 @@ static const std::map<std::string, StepFactory>& factories() {
       {"bytes_to_floats", make_bytes_to_floats},
       {"byte_pool", make_byte_pool},
       {"int8_conv", make_int8_conv},
+      {"int8_amx", make_int8_amx},
       {"int8_depthwise", make_int8_depthwise},
   };
   return table;

@@ -21,6 +21,7 @@ from tests.capi import library
 from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.damage import HEADER, repaired
 from tests.capi.library import Net, Refused
+from tests.engine.int8_nets import conv as int8_conv
 from tests.engine.nets import Maker, choose, compiled, native
 
 I16 = {"split": "panels", "weights": "i16", "compensated": 0}
@@ -44,6 +45,32 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     yield lie
     assert changed, "no step was changed"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({"split": "pixels"}, "split"),
+        ({"stride": [1, 1 << 20]}, "reads past the border of its input"),
+        ({"dilation": [3, 3]}, "reads past the border of its input"),
+        ({"out_zero": 300}, "out_zero"),
+        ({"kernel": [2, 2]}, "weight, taps and channels differ"),
+    ],
+)
+def test_attributes_no_planner_gives_to_amx_of_bytes(
+    attrs: dict[str, Any], words: str, lying: Callable[..., None], tmp_path: Path
+) -> None:
+    isa = next((isa for isa in ("avx512_emulated", "avx512_amx") if isa in _native.host()["isa_available"]), None)
+    if isa is None or not _native.amx(isa):
+        pytest.skip("no AMX here, nor registers that emulate it")
+    make = Maker(1, (2, 20, 9, 9))
+    net = compiled(make.graph(int8_conv(make, make.op("relu", int8_conv(make, "x0", 20, 40)), 40, 20)), isa)
+    layer = next(d.name for d in native(net).lowered.drafts if d.op == "int8_conv")
+    choose(net, layer, Candidate("int8_amx:tiles", "int8_amx", {"split": "tiles"}))
+    net.export(tmp_path / "good.fcp")
+    lying("int8_amx", **attrs)
+    with pytest.raises(ArtifactError, match=rf"step \d+ \(int8_amx\): .*{words}"):
+        net.export(tmp_path / "net.fcp")
 
 
 @pytest.mark.parametrize(

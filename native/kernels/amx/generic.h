@@ -1,7 +1,4 @@
-// Included once per ISA, after the tile registers: tiles_begin(), tiles_end(), and tile_zero<T>(), tile_load<T>(data,
-// bytes between rows), tile_store<T>(likewise), tile_dots<SUMS, X, W>() for tiles T = 0 ... 7 of 16 rows of 64 bytes.
-//
-// Sums of 2 x 2 tiles: tile 2 * i + j holds pixels 16 * i ... and output block j. Tiles 4, 5: pixels. 6, 7: weights.
+// Included once per ISA, after the tile registers (kernels/amx/tiles.h).
 #pragma once
 
 #include "base/simd.h"
