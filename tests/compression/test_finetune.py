@@ -181,6 +181,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
         ({"epochs": 3}, "epochs was 1 and is now 3"),
         ({"lr": 0.5}, "lr was"),
         ({"optimizer": "sgd"}, "optimizer was 'Adam' and is now 'SGD'"),
+        ({"precision": "bf16"}, "precision was 'float32' and is now 'bf16'"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -271,6 +272,23 @@ def test_an_optimizer_of_ones_own() -> None:
     assert torch.equal(model.conv.weight, frozen)  # type: ignore[arg-type]
 
 
+def test_in_bf16_products_are_rounded_and_loss_and_evaluation_are_not() -> None:
+    seen: dict[str, set[torch.dtype]] = {"training": set(), "evaluation": set(), "loss": set()}
+    model = small_cnn()
+    model.conv.register_forward_hook(
+        lambda layer, _, y: seen["training" if layer.training else "evaluation"].add(y.dtype)
+    )
+
+    def loss(output: Tensor, labels: Tensor) -> Tensor:
+        seen["loss"].add(output.dtype)
+        return nn.functional.cross_entropy(output, labels)
+
+    history = fc.finetune(model, batches(), epochs=6, lr=0.01, precision="bf16", loss=loss, evaluate=accuracy)
+    assert seen == {"training": {torch.bfloat16}, "evaluation": {torch.float32}, "loss": {torch.float32}}
+    assert model.conv.weight.dtype == torch.float32
+    assert history.epochs[-1].loss < 0.5 * history.epochs[0].loss
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -278,6 +296,7 @@ def test_an_optimizer_of_ones_own() -> None:
         ({"lr": -1.0}, ValueError, r"lr=-1\.0"),
         ({"optimizer": "adagrad"}, ValueError, "optimizer='adagrad' is not supported: choose from 'adam'"),
         ({"schedule": "step"}, ValueError, "schedule='step'"),
+        ({"precision": "fp16"}, ValueError, "precision='fp16'"),
         ({"checkpoint_every": 3}, ValueError, "checkpoint_every needs checkpoint_dir"),
         ({"distill_weight": 2}, ValueError, "distill_weight=2"),
         ({"temperature": 0}, ValueError, "temperature=0"),

@@ -32,6 +32,7 @@ from fastcnn.methods.contract import check_choice, check_count, check_range
 Loss = Callable[[Any, Any], Tensor]
 OptimizerLike = Literal["adam", "adamw", "sgd"] | torch.optim.Optimizer | Callable[..., torch.optim.Optimizer]
 SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("float32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ def finetune(
     teacher: nn.Module | None = None,
     distill_weight: float = 0.5,
     temperature: float = 2.0,
+    precision: Literal["float32", "bf16"] = "float32",
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int | None = None,
@@ -104,8 +106,11 @@ def finetune(
         Adds ``distill_weight * T^2 * KL(softmax(teacher / T), softmax(output / T))`` to
         ``(1 - distill_weight) * loss``.
     distill_weight, temperature : float
+    precision : {"float32", "bf16"}
+        Of products: with bf16 the model (and the teacher) runs under ``torch.autocast``, parameters and loss stay
+        float32. Twice as fast or more where a machine has bf16, on a GPU or on a CPU with AVX512-BF16 or AMX.
     evaluate : callable, optional
-        ``evaluate(model) -> float`` after each epoch, in eval mode.
+        ``evaluate(model) -> float`` after each epoch, in eval mode and in float32.
     checkpoint_dir : path, optional
         Where to write ``checkpoint.pt``: after each epoch, every ``checkpoint_every`` steps, and on Ctrl-C.
     checkpoint_every : int, optional
@@ -142,6 +147,7 @@ def finetune(
         teacher=teacher,
         distill_weight=distill_weight,
         temperature=temperature,
+        precision=precision,
         evaluate=evaluate,
         folder=None if checkpoint_dir is None else Path(checkpoint_dir),
         every=checkpoint_every,
@@ -193,6 +199,7 @@ class _Run:
     teacher: nn.Module | None
     distill_weight: float
     temperature: float
+    precision: str
     evaluate: Callable[[nn.Module], float] | None
     folder: Path | None
     every: int | None
@@ -215,6 +222,7 @@ class _Run:
             raise ValueError("loader is empty: it must give at least one batch")
         check_count("epochs", self.epochs, 0)
         check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("precision", self.precision, PRECISIONS)
         check_range("distill_weight", self.distill_weight, 0.0, 1.0)
         check_range("temperature", self.temperature, 1e-3, math.inf)
         check_count("seed", self.seed, 0)
@@ -246,6 +254,7 @@ class _Run:
             "schedule": self.schedule,
             "optimizer": type(self.optimizer.optimizer).__name__,
             "lr": self.rates,
+            "precision": self.precision,
             "method": self.trainee.config.to_json() if isinstance(self.trainee, Trainee) else None,
             "parameters": [[name, list(p.shape)] for name, p in self.trainee.named_parameters()],
         }
@@ -338,15 +347,22 @@ class _Run:
         self.history.steps += 1
 
     def _loss(self, inputs: Any, targets: Any) -> Tensor:
-        output = self.model(inputs)
+        output = self._run(self.model, inputs)
         value = F.cross_entropy(output, targets) if self.loss is None else self.loss(output, targets)
         if self.teacher is None:
             return value
         with torch.no_grad():
-            wanted = F.log_softmax(self.teacher(inputs) / self.temperature, dim=-1)
+            wanted = F.log_softmax(self._run(self.teacher, inputs) / self.temperature, dim=-1)
         given = F.log_softmax(output / self.temperature, dim=-1)
         distance = F.kl_div(given, wanted, reduction="batchmean", log_target=True) * self.temperature**2
         return (1 - self.distill_weight) * value + self.distill_weight * distance
+
+    def _run(self, model: nn.Module, inputs: Any) -> Any:
+        if self.precision == "float32":
+            return model(inputs)
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16):
+            output = model(inputs)
+        return output.float() if isinstance(output, Tensor) else output
 
     def _end_epoch(self, began: float) -> None:
         metric = None

@@ -174,6 +174,25 @@ def write_result(
     write_atomically(trial.folder(runs) / RESULT, json.dumps(plain(document), indent=1) + "\n")
 
 
+def restore(record: Path, trials: Iterable[Trial], runs: Path) -> None:
+    """Put the results that a command's JSON file holds where the folder has none; not their nets.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read, or is none of results.
+    """
+    try:
+        known = {(run["name"], run["seed"]): run for run in json.loads(record.read_text(encoding="utf-8"))["runs"]}
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{record} holds no results of trainings") from error
+    for trial in trials:
+        result = known.get((trial.name, trial.seed))
+        if result is not None and trial.result(runs) is None:
+            trial.folder(runs).mkdir(parents=True, exist_ok=True)
+            write_atomically(trial.folder(runs) / RESULT, json.dumps(result, indent=1) + "\n")
+
+
 def gather(
     trials: Iterable[Trial], runs: Path, *, group: Callable[[Trial], str] = lambda trial: ""
 ) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 
 from fastcnn.compression.batches import TensorBatches
 from fastcnn.reproduction.lowprecision import forms, trainings
-from fastcnn.reproduction.lowprecision.ways import WAYS
+from fastcnn.reproduction.lowprecision.ways import WAYS, Stage
 from fastcnn.reproduction.trials import Trial
 from fastcnn.reproduction.winograd_labels.pictures import Pictures
 
@@ -30,7 +30,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(forms, "load_pictures", lambda *_: pictures)
     monkeypatch.setattr(forms, "CALIBRATED", 16)
     for name in ("vgg/float", "vgg/bwn"):
-        monkeypatch.setitem(WAYS, name, dataclasses.replace(WAYS[name], epochs=(1,)))
+        monkeypatch.setitem(WAYS, name, dataclasses.replace(WAYS[name], stages=(Stage(epochs=1, rate=1e-3),)))
         trainings.train(Trial(name=name, seed=0), "mnist:none", "none", tmp_path)
     return tmp_path
 

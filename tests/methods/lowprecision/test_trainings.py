@@ -16,8 +16,8 @@ import fastcnn as fc
 from fastcnn.compression.batches import TensorBatches
 from fastcnn.data import load_data
 from fastcnn.reproduction.lowprecision import trainings
-from fastcnn.reproduction.lowprecision.ways import WAYS, bipolar, squared_hinge, steps_of_first_stage
-from fastcnn.reproduction.trials import RESULT, Trial
+from fastcnn.reproduction.lowprecision.ways import WAYS, Stage, bipolar, squared_hinge, steps_of_first_stage
+from fastcnn.reproduction.trials import RESULT, Trial, restore
 from fastcnn.reproduction.winograd_labels.pictures import MEAN, STD
 
 
@@ -26,12 +26,13 @@ def test_every_way_builds_trains_packs_and_runs(name: str) -> None:
     """One step, then the packed net in the engine: the labels are the trained net's."""
     torch.manual_seed(0)
     way = WAYS[name]
+    stage = way.stages[-1]
     x = torch.randn(32, *((1, 28, 28) if way.data == "mnist" else (3, 32, 32)))
     x = bipolar(x) if way.bipolar else x
     model: Any = way.build()
     if way.config is not None:
         model = fc.prepare(model, way.config(0))
-    optimizer = trainings._optimizer(model, way, 10, list(model.parameters()), lr=way.rates[0], weight_decay=0.0)
+    optimizer = trainings._optimizer(model, stage, 10, list(model.parameters()), lr=stage.rate, weight_decay=0.0)
     loss = way.loss(model(x), torch.randint(0, 10, (32,)))
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -55,7 +56,7 @@ def test_one_training_from_pictures_to_its_result(monkeypatch: pytest.MonkeyPatc
         batches=TensorBatches(x, y, batch_size=16), inputs=x, labels=y, sha256="a" * 64, test_sha256="b" * 64
     )
     monkeypatch.setattr(trainings, "load", lambda *_: data)
-    way = dataclasses.replace(WAYS["mlp/bitwise"], epochs=(1, 2))
+    way = dataclasses.replace(WAYS["mlp/bitwise"], stages=(Stage(epochs=1, rate=1e-3), Stage(epochs=2, rate=1e-3)))
     monkeypatch.setitem(WAYS, "mlp/bitwise", way)
     trial = Trial(name="mlp/bitwise", seed=3)
     trainings.train(trial, "mnist:none", "none", tmp_path)
@@ -64,7 +65,7 @@ def test_one_training_from_pictures_to_its_result(monkeypatch: pytest.MonkeyPatc
     assert result["same_as_trained"] == 100.0
     assert result["file_bytes"] == (trial.folder(tmp_path) / trainings.FILE).stat().st_size
     assert len(result["sittings"]) == 1
-    assert result["settings"]["epochs"] == [1, 2]
+    assert [stage["epochs"] for stage in result["settings"]["stages"]] == [1, 2]
     assert steps_of_first_stage(way, 4) == 4
     assert steps_of_first_stage(WAYS["mlp/bnn"], 4) == 0
 
@@ -110,7 +111,7 @@ def test_svhn_stands_for_cifar10(svhn: str) -> None:
 
 
 def test_a_training_of_svhn(svhn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WAYS, "vgg/bnn", dataclasses.replace(WAYS["vgg/bnn"], epochs=(1,)))
+    monkeypatch.setitem(WAYS, "vgg/bnn", dataclasses.replace(WAYS["vgg/bnn"], stages=(Stage(epochs=1, rate=5e-3),)))
     trial = Trial(name="vgg/bnn", seed=1)
     trainings.train(trial, "mnist:none", svhn, tmp_path / "runs")
     result = json.loads((trial.folder(tmp_path / "runs") / RESULT).read_text())
@@ -148,6 +149,21 @@ def test_gates() -> None:
 def test_the_squared_hinge_by_hand() -> None:
     outputs, labels = torch.tensor([[0.5, -2.0, 0.0]]), torch.tensor([0])
     assert float(squared_hinge(outputs, labels)) == pytest.approx(0.5**2 + 0.0 + 1.0)
+
+
+def test_results_of_an_earlier_record_are_not_trained_again(tmp_path: Path) -> None:
+    record, runs = tmp_path / "record.json", tmp_path / "runs"
+    known = {"name": "mlp/bnn", "seed": 1, "accuracy": 99.0}
+    record.write_text(json.dumps({"passed": False, "runs": [known, {**known, "seed": 2}]}))
+    trials = [Trial(name="mlp/bnn", seed=seed) for seed in (0, 1)]
+    restore(record, trials, runs)
+    assert [trial.result(runs) for trial in trials] == [None, known]
+    record.write_text(json.dumps({"runs": [{**known, "accuracy": 98.0}]}))
+    restore(record, trials, runs)
+    assert trials[1].result(runs) == known, "what is there is left"
+    record.write_text("[1]")
+    with pytest.raises(ValueError, match=r"record\.json holds no results of trainings"):
+        restore(record, trials, runs)
 
 
 @pytest.mark.parametrize(

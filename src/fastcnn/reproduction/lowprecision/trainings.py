@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from fastcnn.compression.checkpoint import seed_all
 from fastcnn.compression.finetune import History
 from fastcnn.engine.run.net import CompiledNet
 from fastcnn.methods.lowprecision.latent import parameter_groups
-from fastcnn.reproduction.lowprecision.ways import WAYS, Way, bipolar, steps_of_first_stage
+from fastcnn.reproduction.lowprecision.ways import WAYS, Stage, Way, bipolar, steps_of_first_stage
 from fastcnn.reproduction.structured.dense_layers import pictures as mnist_pictures
 from fastcnn.reproduction.trials import (
     Spread,
@@ -52,6 +52,7 @@ from fastcnn.reproduction.trials import (
     gather,
     interrupted_or,
     parameters,
+    restore,
     run_trials,
     sit_down,
     versus,
@@ -63,6 +64,8 @@ from fastcnn.reproduction.winograd_labels.train import CHECKPOINT_EVERY, OneCycl
 MODULE = "fastcnn.reproduction.lowprecision.trainings"
 BATCH, DECAY = 128, 5e-4
 """Pictures in a batch; weight decay where the optimizer is SGD, of weights that are not clipped."""
+PRECISION: Literal["float32", "bf16"] = "bf16"
+"""Of products in training, of all nets alike; they are tested in float32."""
 DIGIT_SHIFT, BACKGROUND = 1, -1.0
 """Pixels by which a digit of MNIST may be shifted in training, each way, and what comes in at the edge."""
 SEEDS = (0, 1, 2)
@@ -174,17 +177,18 @@ def train(trial: Trial, mnist: str, cifar10: str, runs: Path) -> None:
     if way.data == "cifar10":
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     history = History()
-    for stage, (epochs, rate) in enumerate(zip(way.epochs, way.rates, strict=True)):
+    for number, stage in enumerate(way.stages):
         one = fastcnn.finetune(
             model,
             data.batches,
-            epochs=epochs,
-            optimizer=partial(_optimizer, model, way, epochs * len(data.batches)),
-            lr=rate,
-            schedule="cosine" if way.optimizer == "adam" else "constant",
+            epochs=stage.epochs,
+            optimizer=partial(_optimizer, model, stage, stage.epochs * len(data.batches)),
+            lr=stage.rate,
+            schedule="cosine" if stage.optimizer == "adam" else "constant",
             loss=way.loss,
+            precision=PRECISION,
             evaluate=lambda net: percent(answers(net, data.inputs), data.labels),
-            checkpoint_dir=trial.folder(runs) / f"stage{stage}",
+            checkpoint_dir=trial.folder(runs) / f"stage{number}",
             checkpoint_every=CHECKPOINT_EVERY,
             seed=trial.seed,
         )
@@ -212,9 +216,9 @@ def packed(model: nn.Module, inputs: Tensor, folder: Path, *, is_method: bool) -
 
 
 def _optimizer(
-    model: nn.Module, way: Way, steps: int, params: Sequence[nn.Parameter], *, lr: float, weight_decay: float
+    model: nn.Module, stage: Stage, steps: int, params: Sequence[nn.Parameter], *, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    if way.optimizer == "adam":
+    if stage.optimizer == "adam":
         return torch.optim.Adam(parameter_groups(model, lr), lr=lr)
     return OneCycleSGD(parameter_groups(model, lr, DECAY), lr=lr, weight_decay=DECAY, total_steps=steps)
 
@@ -223,11 +227,10 @@ def settings_of(trial: Trial, cifar10: str = "") -> dict[str, Any]:
     """What a training depends on besides its name and seed; ``cifar10`` is the folder, or what stands for it."""
     way = WAYS[trial.name]
     return {
-        "epochs": list(way.epochs),
+        "stages": [asdict(stage) for stage in way.stages],
         "batch": BATCH,
-        "optimizer": way.optimizer,
-        "rates": list(way.rates),
-        "weight_decay": DECAY if way.optimizer != "adam" else 0.0,
+        "precision": PRECISION,
+        "weight_decay": [0.0 if stage.optimizer == "adam" else DECAY for stage in way.stages],
         "config": None if way.config is None else way.config(0).to_json(),
         "bipolar": way.bipolar,
         "loss": way.loss.__name__,
@@ -299,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mnist", required=True, help="mnist:DIR, or fashion-mnist:DIR for a harder one")
     parser.add_argument("--cifar10", required=True, help="folder of CIFAR-10, or svhn:DIR for SVHN in its place")
     parser.add_argument("--only", metavar="GLOB", default="*", help="trainings to run, such as 'vgg/*'")
+    parser.add_argument("--known", type=Path, help="JSON file of an earlier run: what it holds is not trained again")
     add_arguments(parser, SEEDS)
     options = parser.parse_args(arguments)
     if options.trial is not None:
@@ -314,6 +318,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         mnist_pictures(options.mnist, "test")
         load_pictures(options.cifar10, "test")
+        if options.known is not None:
+            restore(options.known, trials, options.runs)
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         log(f"error: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -90,6 +90,23 @@ def scaled_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Some epochs with a schedule of their own.
+
+    Parameters
+    ----------
+    optimizer : {"adam", "one-cycle"}
+        Adam with half a cosine to zero; SGD with Nesterov's momentum, the rate up and down once.
+    rate : float
+        The highest.
+    """
+
+    epochs: int
+    rate: float
+    optimizer: Literal["adam", "one-cycle"] = "adam"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Way:
     """One net, one method, one way to train.
 
@@ -99,11 +116,7 @@ class Way:
     build : callable
         The net, drawn from torch's generator.
     config : callable (steps of the first stage) -> MethodConfig, or None
-    epochs : tuple of int
-        Of each stage; each has a rate and a schedule of its own.
-    rates : tuple of float
-    optimizer : {"adam", "one-cycle"}
-        Adam with half a cosine to zero in each stage; SGD with Nesterov's momentum, the rate up and down once.
+    stages : tuple of Stage
     bipolar : bool
         Whether inputs are +1 and -1: on which side of half grey a pixel is.
     loss : callable (outputs, labels) -> Tensor
@@ -114,12 +127,17 @@ class Way:
     data: Literal["mnist", "cifar10"]
     build: Callable[[], nn.Module]
     config: Callable[[int], MethodConfig] | None = None
-    epochs: tuple[int, ...]
-    rates: tuple[float, ...]
-    optimizer: Literal["adam", "one-cycle"] = "adam"
+    stages: tuple[Stage, ...]
     bipolar: bool = False
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     why: str = ""
+
+
+EPOCHS = 10
+"""Of every net for CIFAR-10."""
+REAL_EPOCHS = 4
+"""Of them, those in which weights that are to become signs are real still."""
+SGD = Stage(epochs=EPOCHS, rate=0.1, optimizer="one-cycle")
 
 
 def _vgg(config: MethodConfig | None, why: str) -> Way:
@@ -127,10 +145,18 @@ def _vgg(config: MethodConfig | None, why: str) -> Way:
         data="cifar10",
         build=clipped_net,
         config=None if config is None else lambda steps: config,
-        epochs=(EPOCHS,),
-        rates=(0.1,),
-        optimizer="one-cycle",
+        stages=(SGD,),
         why=why,
+    )
+
+
+def _vgg_signs(make: Callable[..., MethodConfig], why: str) -> Way:
+    return Way(
+        data="cifar10",
+        build=clipped_net,
+        config=lambda steps: make(weights_from=steps),
+        stages=(replace(SGD, epochs=REAL_EPOCHS), Stage(epochs=EPOCHS - REAL_EPOCHS, rate=1e-3)),
+        why=f"{why}, from epoch {REAL_EPOCHS} on",
     )
 
 
@@ -139,25 +165,23 @@ def _blocks(config: MethodConfig, order: Literal["norm-first", "conv-first"], wh
         data="cifar10",
         build=partial(block_net, order),
         config=lambda steps: config,
-        epochs=(EPOCHS,),
-        rates=(5e-3,),
+        stages=(Stage(epochs=EPOCHS, rate=5e-3),),
         why=why,
     )
 
 
-EPOCHS = 10
-"""Of every net for CIFAR-10."""
-
 WAYS: dict[str, Way] = {
     "mlp/float": Way(
-        data="mnist", build=partial(norm_mlp, nn.ReLU), epochs=(20,), rates=(1e-3,), why="batch norm, ReLU"
+        data="mnist",
+        build=partial(norm_mlp, nn.ReLU),
+        stages=(Stage(epochs=20, rate=1e-3),),
+        why="batch norm, ReLU",
     ),
     "mlp/bnn": Way(
         data="mnist",
         build=partial(norm_mlp, nn.Hardtanh),
         config=lambda steps: BNNConfig(exclude="1"),
-        epochs=(20,),
-        rates=(3e-3,),
+        stages=(Stage(epochs=20, rate=3e-3),),
         loss=squared_hinge,
         why="inputs and weights are signs, those of the first layer real",
     ),
@@ -165,15 +189,14 @@ WAYS: dict[str, Way] = {
         data="mnist",
         build=tangent_mlp,
         config=lambda steps: BitwiseConfig(real_steps=steps),
-        epochs=(15, 20),
-        rates=(1e-3, 1e-3),
+        stages=(Stage(epochs=15, rate=1e-3), Stage(epochs=20, rate=1e-3)),
         bipolar=True,
         loss=scaled_entropy,
         why="inputs, weights, biases and outputs are signs",
     ),
     "vgg/float": _vgg(None, "all real"),
-    "vgg/binaryconnect": _vgg(BinaryConnectConfig(), "weights are signs"),
-    "vgg/bwn": _vgg(BWNConfig(), "weights are signs with a scale"),
+    "vgg/binaryconnect": _vgg_signs(BinaryConnectConfig, "weights are signs"),
+    "vgg/bwn": _vgg_signs(BWNConfig, "weights are signs with a scale"),
     "vgg/bnn": _blocks(BNNConfig(), "conv-first", "inputs and weights are signs"),
     "vgg/xnor-norm-first": _blocks(XNORConfig(), "norm-first", "signs, a scale; norm, sign, conv, pool"),
     "vgg/xnor-conv-first": _blocks(XNORConfig(), "conv-first", "signs, a scale; conv, pool, norm, sign"),
@@ -186,7 +209,7 @@ WAYS: dict[str, Way] = {
 
 def steps_of_first_stage(way: Way, batches: int) -> int:
     """Optimizer steps before the second stage."""
-    return way.epochs[0] * batches if len(way.epochs) > 1 else 0
+    return way.stages[0].epochs * batches if len(way.stages) > 1 else 0
 
 
 def bipolar(pictures: Tensor) -> Tensor:
