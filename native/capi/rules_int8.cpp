@@ -127,11 +127,11 @@ int64_t int8_amx_rule(StepRule& r) {
             "the map is too large");
   // Runs of bytes that are whole tiles of weights: of a row of taps, or of one tap.
   const int64_t runs = dilation[1] == 1 ? kernel[0] : taps;
-  const int64_t steps = bounded_product({runs, (taps / runs * in.lanes * 4 + kInt8TileBytes - 1) / kInt8TileBytes});
+  const int64_t steps = bounded_product({runs, (taps / runs * in.lanes * 4 + kByteTileBytes - 1) / kByteTileBytes});
   const int64_t pixel =
       out.h == 1 && out.w == 1 ? static_cast<int64_t>(in.image) : bounded_product({stride[1], in.pixel});
-  r.past = std::min(kMost, bounded_product({kInt8TilePixels, pixel}) + kInt8TileBytes);
-  floats += bounded_product({steps, whole_groups(out.c) / 16, kInt8Tile / 4}) + steps;
+  r.past = std::min(kMost, bounded_product({kByteTilePixels, pixel}) + kByteTileBytes);
+  floats += bounded_product({steps, whole_groups(out.c) / 16, kByteTile / 4}) + steps;
   return std::min(floats, kMost);
 }
 

@@ -1,39 +1,12 @@
 // Included once per ISA, after the tile registers (kernels/amx/tiles.h).
 #pragma once
 
+#include "kernels/amx/byte_tiles_generic.h"
 #include "kernels/int8/generic.h"
 #include "kernels/int8_amx/int8_amx.h"
 
 namespace fastcnn {
 namespace {
-
-constexpr int kLanes = 16;
-constexpr int kSums = kInt8Panel * kLanes;  // of a pixel
-
-// Sums of P tiles of pixels and N channel vectors, to sums[P * pixels of a tile][kSums].
-template <int P, int N>
-[[gnu::always_inline]] inline void tile_sums(const Int8AmxShape& s, const uint8_t* const (&in)[2], const int8_t* w,
-                                             const int32_t* start, int32_t* sums) {
-  tile_load<0>(start, 0);  // all rows are the same
-  if constexpr (N > 1) tile_load<1>(start + kLanes, 0);
-  if constexpr (P > 1) tile_load<2>(start, 0);
-  if constexpr (P > 1 && N > 1) tile_load<3>(start + kLanes, 0);
-  for (int k = 0; k < s.steps; ++k, w += N * kInt8Tile) {
-    tile_load<6>(w, 64);
-    if constexpr (N > 1) tile_load<7>(w + kInt8Tile, 64);
-    tile_load<4>(in[0] + s.step_offset[k], s.in_pixel);
-    if constexpr (P > 1) tile_load<5>(in[1] + s.step_offset[k], s.in_pixel);
-    tile_byte_dots<0, 4, 6>();
-    if constexpr (N > 1) tile_byte_dots<1, 4, 7>();
-    if constexpr (P > 1) tile_byte_dots<2, 5, 6>();
-    if constexpr (P > 1 && N > 1) tile_byte_dots<3, 5, 7>();
-  }
-  constexpr ptrdiff_t bytes = kSums * sizeof(int32_t);
-  tile_store<0>(sums, bytes);
-  if constexpr (N > 1) tile_store<1>(sums + kLanes, bytes);
-  if constexpr (P > 1) tile_store<2>(sums + s.pixels * kSums, bytes);
-  if constexpr (P > 1 && N > 1) tile_store<3>(sums + s.pixels * kSums + kLanes, bytes);
-}
 
 #if defined(__AVX512BW__)
 template <Added kAdded, int N>
@@ -100,73 +73,28 @@ template <int N>
   }
 }
 
-// Where a tile of pixels begins.
-struct TileAt {
-  int64_t image;
-  int y, x;
-
-  TileAt(const Int8AmxShape& s, int64_t tile) : image(tile / s.image_tiles) {
-    const int of_image = static_cast<int>(tile % s.image_tiles);
-    y = s.row_pixels != 0 ? of_image * s.pixels / s.row_pixels : of_image / s.row_tiles;
-    x = s.row_pixels != 0 ? of_image * s.pixels % s.row_pixels : of_image % s.row_tiles * s.pixels;
-  }
-  const uint8_t* in(const Int8AmxShape& s, const uint8_t* in) const {
-    return in + image * s.in_image + y * s.in_row + x * s.in_pixel;
-  }
-};
-
-template <int N>
-void finish_sums(const Int8AmxShape& s, const Int8Out& to, const int32_t* sums, TileAt at) {
-  int left = s.pixels;
-  while (left > 0 && at.y < s.out_h) {
-    const int run = s.row_pixels != 0 && s.row_pixels - at.x < left ? s.row_pixels - at.x : left;
-    const int kept = s.out_w - at.x < run ? s.out_w - at.x : run;
-    if (kept > 0) {
-      Int8Out o = to;
-      const ptrdiff_t out = at.image * s.out_image + at.y * s.out_row, res = at.image * s.res_image + at.y * s.res_row;
-      if (o.out != nullptr) {
-        o.out += out;
-      } else {
-        o.out_floats += out;
-      }
-      if (o.residual != nullptr) o.residual += res;
-      if (o.residual_floats != nullptr) o.residual_floats += res;
-      finish_pixels<N>(o, sums, at.x, kept);
-    }
-    sums += run * kSums;
-    left -= run;
-    at.x = 0;
-    ++at.y;
-  }
-}
-
 template <int N>
 void int8_amx_panel(const Int8AmxShape& s, const Int8AmxArgs& a) {
-  alignas(64) int32_t sums[2 * kInt8TilePixels * kSums];
-  for (int64_t tile = a.tile0; tile < a.tile1; tile += 2) {
-    const TileAt first(s, tile);
-    const uint8_t* in[2] = {first.in(s, a.in), nullptr};
-    if (tile + 1 == a.tile1) {
-      tile_sums<1, N>(s, in, a.weights, a.to.start, sums);
-      finish_sums<N>(s, a.to, sums, first);
-      return;
+  byte_tile_panel<N>(s, a, [&](int64_t image, int y, int x, int pixels, const int32_t* sums) {
+    Int8Out o = a.to;
+    const ptrdiff_t out = image * s.out_image + y * s.out_row, res = image * s.res_image + y * s.res_row;
+    if (o.out != nullptr) {
+      o.out += out;
+    } else {
+      o.out_floats += out;
     }
-    const TileAt second(s, tile + 1);
-    in[1] = second.in(s, a.in);
-    tile_sums<2, N>(s, in, a.weights, a.to.start, sums);
-    finish_sums<N>(s, a.to, sums, first);
-    finish_sums<N>(s, a.to, sums + s.pixels * kSums, second);
-  }
+    if (o.residual != nullptr) o.residual += res;
+    if (o.residual_floats != nullptr) o.residual_floats += res;
+    finish_pixels<N>(o, sums, x, pixels);
+  });
 }
 
 void int8_amx_run(const Int8AmxShape& s, const Int8AmxArgs& a) {
-  tiles_begin(s.pixels);
   if (a.vectors > 1) {
     int8_amx_panel<2>(s, a);
   } else {
     int8_amx_panel<1>(s, a);
   }
-  tiles_end();
 }
 
 }  // namespace
