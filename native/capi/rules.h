@@ -107,6 +107,7 @@ int64_t block_circulant_rule(StepRule& r);
 int64_t signs_rule(StepRule& r);
 int64_t sign_pool_rule(StepRule& r);
 int64_t sign_conv_rule(StepRule& r);
+int64_t sign_amx_rule(StepRule& r);
 int64_t bytes_rule(StepRule& r);
 int64_t bytes_to_floats_rule(StepRule& r);
 int64_t byte_pool_rule(StepRule& r);

@@ -39,6 +39,7 @@ const std::map<std::string, Rule>& step_rules() {
       {"signs", signs_rule},
       {"sign_pool", sign_pool_rule},
       {"sign_conv", sign_conv_rule},
+      {"sign_amx", sign_amx_rule},
       {"bytes", bytes_rule},
       {"bytes_to_floats", bytes_to_floats_rule},
       {"byte_pool", byte_pool_rule},

@@ -31,6 +31,7 @@ std::unique_ptr<Step> make_fastfood(const StepSpec&);
 std::unique_ptr<Step> make_block_circulant(const StepSpec&);
 std::unique_ptr<Step> make_signs(const StepSpec&);
 std::unique_ptr<Step> make_sign_conv(const StepSpec&);
+std::unique_ptr<Step> make_sign_amx(const StepSpec&);
 std::unique_ptr<Step> make_sign_pool(const StepSpec&);
 std::unique_ptr<Step> make_bytes(const StepSpec&);
 std::unique_ptr<Step> make_bytes_to_floats(const StepSpec&);
@@ -71,6 +72,7 @@ static const std::map<std::string, StepFactory>& factories() {
       {"block_circulant", make_block_circulant},
       {"signs", make_signs},
       {"sign_conv", make_sign_conv},
+      {"sign_amx", make_sign_amx},
       {"sign_pool", make_sign_pool},
       {"bytes", make_bytes},
       {"bytes_to_floats", make_bytes_to_floats},

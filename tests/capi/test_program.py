@@ -22,6 +22,7 @@ from fastcnn.engine.run.net import CompiledNet
 from tests.capi import library
 from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.library import LIB, Net, Refused
+from tests.engine.binary_nets import conv as binary_conv
 from tests.engine.int8_nets import conv as int8_conv
 from tests.engine.nets import ISAS, Maker, choose, compiled, fuse, native
 
@@ -47,7 +48,7 @@ def test_bit_equal_to_python(case: str, isa: str, tmp_path: Path) -> None:
 def test_the_cases_use_every_step_of_the_runtime() -> None:
     """A new step needs a rule in native/capi and a place in tests/capi/cases.py."""
     used = set().union(*(ops_of(compiled(make(), "scalar")) for make in CASES.values()))
-    assert used | {"amx", "int8_amx"} == set(_native.step_ops())
+    assert used | {"amx", "int8_amx", "sign_amx"} == set(_native.step_ops())
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
@@ -79,6 +80,23 @@ def test_bytes_on_tile_registers(isa: str, threads: int, tmp_path: Path) -> None
         for draft in native(net).lowered.drafts:
             if draft.op == "int8_conv":
                 choose(net, draft.name, Candidate(f"int8_amx:{split}", "int8_amx", {"split": split}))
+        net.export(tmp_path / "net.fcp")
+        assert np.array_equal(Net(tmp_path / "net.fcp").run(*inputs)[0], net.run(inputs)[0])
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_signs_on_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
+    make = Maker(4, (2, 40, 13, 11))
+    limits = make.rng.integers(-9, 10, 70).astype(np.int32)
+    y = binary_conv(make, "x0", 40, 70, stride=(2, 2), pad_value=0, thresholds=limits)
+    graph = make.graph(binary_conv(make, y, 70, 35))
+    net = compiled(graph, isa, threads, exact=True)
+    inputs = inputs_of(graph)
+    for split in ("tiles", "panels"):
+        for draft in native(net).lowered.drafts:
+            if draft.op == "sign_conv":
+                choose(net, draft.name, Candidate(f"sign_amx:{split}", "sign_amx", {"split": split}))
         net.export(tmp_path / "net.fcp")
         assert np.array_equal(Net(tmp_path / "net.fcp").run(*inputs)[0], net.run(inputs)[0])
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastcnn import _native
 from fastcnn.engine.plan import candidates
-from fastcnn.engine.plan.candidates import Target, int8_amx_candidates
+from fastcnn.engine.plan.candidates import Target, byte_tile_candidates
 from fastcnn.engine.plan.slots import Candidate
 from fastcnn.engine.run.net import CompiledNet
 from tests.engine.int8_nets import conv, levels, linear
@@ -129,7 +129,7 @@ def amx_target(monkeypatch: pytest.MonkeyPatch) -> Target:
 
 
 def labels(target: Target, *args: Any) -> list[str]:
-    return [c.label for c in int8_amx_candidates(target, *args)]
+    return [c.label for c in byte_tile_candidates("int8_amx", target, *args)]
 
 
 def test_candidates(amx_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

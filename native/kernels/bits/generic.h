@@ -193,6 +193,22 @@ template <int V, int T, int P, bool kPlanes>
   }
 }
 
+// Floats of one vector of an output, of twice the differing bits with what is to be corrected.
+template <int V>
+[[gnu::always_inline]] inline void finish_floats(const BitsConvShape& s, const BitsConvArgs& a, IVec<V> twice,
+                                                 int vector, int pixel) {
+  const Vec<V> scale = a.scale != nullptr ? load<V>(a.scale + vector * V) : splat<V>(1.0f);
+  const Vec<V> bias = a.bias != nullptr ? load<V>(a.bias + vector * V) : Vec<V>{};
+  const Vec<V> sum = __builtin_convertvector(s.length - twice, Vec<V>);
+  Vec<V> y = scale * sum + bias;
+  const Vec<V> other =
+      a.residual != nullptr ? load<V>(a.residual + vector * s.res_vector + pixel * s.out_pixel) : Vec<V>{};
+  if (a.residual != nullptr && !s.act_before_residual) y += other;
+  y = activate<V>(y, s.act, a.slope != nullptr ? a.slope + vector * V : nullptr);
+  if (a.residual != nullptr && s.act_before_residual) y += other;
+  store<V>(a.out + vector * s.out_vector + pixel * s.out_pixel, y);
+}
+
 // Outputs first ... first + P - 1 of the row, channel vectors v ... v + T - 1.
 template <int V, int T, int P, bool kPlanes>
 [[gnu::always_inline]] inline void conv_tile(const BitsConvShape& s, const BitsConvArgs& a, int v, int first) {
@@ -237,19 +253,7 @@ template <int V, int T, int P, bool kPlanes>
     for (int p = 0; p < P; ++p) kept[t][p] = q[t][p];
   }
   for (int t = 0; t < T; ++t) {
-    const Vec<V> scale = a.scale != nullptr ? load<V>(a.scale + (v + t) * V) : splat<V>(1.0f);
-    const Vec<V> bias = a.bias != nullptr ? load<V>(a.bias + (v + t) * V) : Vec<V>{};
-    const float* slope = a.slope != nullptr ? a.slope + (v + t) * V : nullptr;
-    for (int p = 0; p < P; ++p) {
-      const Vec<V> sum = __builtin_convertvector(s.length - kept[t][p], Vec<V>);
-      Vec<V> y = scale * sum + bias;
-      const Vec<V> other =
-          a.residual != nullptr ? load<V>(a.residual + (v + t) * s.res_vector + (first + p) * s.out_pixel) : Vec<V>{};
-      if (a.residual != nullptr && !s.act_before_residual) y += other;
-      y = activate<V>(y, s.act, slope);
-      if (a.residual != nullptr && s.act_before_residual) y += other;
-      store<V>(a.out + (v + t) * s.out_vector + (first + p) * s.out_pixel, y);
-    }
+    for (int p = 0; p < P; ++p) finish_floats<V>(s, a, kept[t][p], v + t, first + p);
   }
 }
 

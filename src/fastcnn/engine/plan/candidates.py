@@ -258,10 +258,10 @@ def amx_likely(layer: AmxLayer, target: Target) -> bool:
 _AMX_LIKELY_WASTE = 1.5
 
 
-def int8_amx_candidates(target: Target, out_shape: tuple[int, ...], weight_bytes: int) -> list[Candidate]:
+def byte_tile_candidates(op: str, target: Target, out_shape: tuple[int, ...], weight_bytes: int) -> list[Candidate]:
     """Products of bytes on the tile registers of AMX, where the machine has them: threads splitting pixels or outputs.
 
-    None where so few pixels leave most of a tile empty that reading the weights takes all the time.
+    ``op`` is "int8_amx", or "sign_amx" for layers of signs, whose bits are made bytes. None where so few pixels leave most of a tile empty that reading the weights takes all the time.
     """
     batch, channels, height, width = out_shape
     pixels = batch * height * width
@@ -269,10 +269,10 @@ def int8_amx_candidates(target: Target, out_shape: tuple[int, ...], weight_bytes
         return []
     splits = ["tiles"]
     if target.threads > 1 and channels >= 2 * target.lanes * target.threads:
-        heavy = pixels < _INT8_TILE_PIXELS * target.threads or weight_bytes > target.l2_bytes // 4
+        heavy = pixels < _BYTE_TILE_PIXELS * target.threads or weight_bytes > target.l2_bytes // 4
         splits = ["panels", "tiles"] if heavy else ["tiles", "panels"]
-    return [Candidate(f"int8_amx:{split}", "int8_amx", {"split": split}, why="AMX") for split in splits]
+    return [Candidate(f"{op}:{split}", op, {"split": split}, why="AMX") for split in splits]
 
 
-_INT8_TILE_PIXELS = 32
+_BYTE_TILE_PIXELS = 32
 """Of two tiles."""

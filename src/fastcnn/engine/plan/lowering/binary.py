@@ -15,6 +15,7 @@ from fastcnn import _native
 from fastcnn.engine.graph import binary
 from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.schema import Shape
+from fastcnn.engine.plan.candidates import byte_tile_candidates
 from fastcnn.engine.plan.lowering.epilogue import split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Lowerer, lowers, tiled
 from fastcnn.engine.plan.slots import Slot
@@ -190,6 +191,9 @@ def _emit(low: Lowerer, node: Node, source: Slot, geometry: dict[str, Any], pad_
         weights["corrections"], cases = _corrections(node, bits, geometry, source, out, pad_value)
         attrs |= cases
     candidates = tiled("sign_conv", _tiles(low.target.isa), out.nchw[2:])
+    one_plane = attrs.get("in_planes", 1) * attrs.get("weight_planes", 1) == 1
+    if one_plane and geometry["groups"] == 1 and out.nchw[2:] != (1, 1):
+        candidates = byte_tile_candidates("sign_amx", low.target, out.nchw, 8 * weights["weight"].nbytes) + candidates
     attrs |= geometry | {"length": length}
     low.emit("sign_conv", node.name, inputs, out, attrs=attrs, weights=weights, candidates=candidates, node=node)
     if limited and not low.has_bits(node.name):

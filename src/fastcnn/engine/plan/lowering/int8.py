@@ -12,7 +12,7 @@ from fastcnn.engine.graph.binary import top_level
 from fastcnn.engine.graph.graph import Array, Node
 from fastcnn.engine.graph.int8 import INT8
 from fastcnn.engine.graph.schema import Shape
-from fastcnn.engine.plan.candidates import int8_amx_candidates
+from fastcnn.engine.plan.candidates import byte_tile_candidates
 from fastcnn.engine.plan.lowering.binary import reads_planes
 from fastcnn.engine.plan.lowering.epilogue import split_epilogue
 from fastcnn.engine.plan.lowering.lowerer import Levels, Lowerer, lowers, tiled
@@ -186,7 +186,7 @@ def _emit(low: Lowerer, node: Node, source: Slot, weight: Array, geometry: dict[
     candidates = None
     if not depthwise:
         candidates = tiled("int8_conv", _tiles(low.target.isa), out.nchw[2:])
-        candidates = int8_amx_candidates(low.target, out.nchw, weight.nbytes) + candidates
+        candidates = byte_tile_candidates("int8_amx", low.target, out.nchw, weight.nbytes) + candidates
     low.emit(op, node.name, inputs, out, attrs=attrs | geometry, weights=weights, candidates=candidates, node=node)
 
 
