@@ -20,7 +20,7 @@ from fastcnn.engine.graph.schema import Shape
 from fastcnn.engine.plan.candidates import Target
 from fastcnn.engine.plan.plan import Bands
 
-_VERSION = 19  # raise when candidates or kernels change what is fastest
+_VERSION = 20  # raise when candidates or kernels change what is fastest
 
 
 def cache_dir() -> Path | None:

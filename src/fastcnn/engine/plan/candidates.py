@@ -261,7 +261,8 @@ _AMX_LIKELY_WASTE = 1.5
 def byte_tile_candidates(op: str, target: Target, out_shape: tuple[int, ...], weight_bytes: int) -> list[Candidate]:
     """Products of bytes on the tile registers of AMX, where the machine has them: threads splitting pixels or outputs.
 
-    ``op`` is "int8_amx", or "sign_amx" for layers of signs, whose bits are made bytes. None where so few pixels leave most of a tile empty that reading the weights takes all the time.
+    ``op`` is "int8_amx", or "sign_amx" for layers of signs, whose bits are made bytes. None where so few pixels leave
+    most of a tile empty that reading the weights takes all the time.
     """
     batch, channels, height, width = out_shape
     pixels = batch * height * width
