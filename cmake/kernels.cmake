@@ -13,6 +13,13 @@ include(CheckCXXSourceCompiles)
 set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-bf16 -mamx-int8")
 check_cxx_source_compiles(
   "#include <immintrin.h>\nint main() { _tile_zero(0); _tile_dpbf16ps(0, 1, 2); _tile_dpbusd(0, 1, 2); _tile_release(); }" FASTCNN_HAVE_AMX)
+# Sums of four products of bytes, which many CPUs have with less than is asked of avx512_vnni (base/isa.h).
+set(FASTCNN_X86_FLAGS_avx512_dots ${FASTCNN_X86_FLAGS_avx512} -mavx512vnni)
+set(FASTCNN_X86_FLAGS_avx2_dots ${FASTCNN_X86_FLAGS_avx2} -mavxvnni)
+set(CMAKE_REQUIRED_FLAGS "-mavx2 -mavxvnni")
+check_cxx_source_compiles(
+  "#include <immintrin.h>\nint main() { __m256i x = _mm256_setzero_si256(); x = _mm256_dpbusd_avx_epi32(x, x, x); }"
+  FASTCNN_HAVE_AVXVNNI)
 unset(CMAKE_REQUIRED_FLAGS)
 # Lowered to twice as many AVX2 registers; optimising that takes minutes and is of no use to the tests it is for.
 set(FASTCNN_X86_FLAGS_avx512_emulated ${FASTCNN_X86_FLAGS_avx2} -O1)
@@ -27,7 +34,7 @@ function(fastcnn_kernel_family)
     if(NOT isa STREQUAL "scalar" AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
       continue()
     endif()
-    if(isa STREQUAL "avx512_amx" AND NOT FASTCNN_HAVE_AMX)
+    if((isa STREQUAL "avx512_amx" AND NOT FASTCNN_HAVE_AMX) OR (isa STREQUAL "avx2_dots" AND NOT FASTCNN_HAVE_AVXVNNI))
       continue()
     endif()
     set(source "${CMAKE_CURRENT_SOURCE_DIR}/${FAMILY_NAME}/${isa}.cpp")

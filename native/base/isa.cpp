@@ -94,8 +94,28 @@ Isa detect_isa() {
   const bool amx = has(d, 22) && has(d, 24) && has(d, 25);
   return amx && may_use_tiles(xcr0) ? Isa::kAvx512Amx : Isa::kAvx512Vnni;
 }
+
+bool has_byte_dots(Isa isa) {
+  struct Found {
+    bool avx = false, avx512 = false;
+  };
+  static const Found found = [] {
+    Found f;
+    const char* wish = std::getenv("FASTCNN_BYTE_DOTS");
+    if (wish != nullptr && std::strcmp(wish, "0") == 0) return f;
+    const Isa best = detect_isa();
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (best < Isa::kAvx2 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
+    f.avx512 = best >= Isa::kAvx512 && (c >> 11 & 1u) != 0;
+    f.avx = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1u) != 0;
+    return f;
+  }();
+  if (isa == Isa::kAvx2) return found.avx;
+  return isa == Isa::kAvx512 ? found.avx512 : isa == Isa::kAvx512Vnni || isa == Isa::kAvx512Amx;
+}
 #else
 Isa detect_isa() { return Isa::kScalar; }
+bool has_byte_dots(Isa) { return false; }
 #endif
 
 Isa active_isa() {

@@ -24,6 +24,11 @@ Isa detect_isa();
 // detect_isa() capped by the environment variable FASTCNN_ISA (read once).
 Isa active_isa();
 
+// Whether the CPU has sums of four products of bytes in the registers of an instruction set, by AVX-VNNI or
+// AVX512-VNNI: there are CPUs that are avx2 or avx512 here for want of something else. FASTCNN_BYTE_DOTS=0 does
+// without, in the levels below avx512_vnni.
+bool has_byte_dots(Isa isa);
+
 // Levels this build and CPU can run, the emulated one last if it was built in.
 std::vector<Isa> available_isas();
 

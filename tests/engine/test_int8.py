@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from tests.engine.int8_nets import conv, levels, linear
 from tests.engine.nets import ISAS, Maker, choose, compiled, native, poison
 from tests.reference.interpreter import run_graph
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.parametrize("isa", ISAS)
 
 
@@ -201,3 +206,17 @@ def test_parameters_that_do_not_fit_are_named(isa: str, change: dict[str, Any], 
     )  # fmt: skip
     with pytest.raises(GraphError, match=said):
         check_graph(make.graph(y))
+
+
+def test_without_sums_of_fours(isa: str) -> None:
+    """CPUs that have them would leave the kernels without them untested."""
+    if isa not in ("avx2", "avx512"):
+        pytest.skip("has no kernels of both kinds")
+    script = f"from tests.engine import test_int8 as t\nt.test_sums_of_products_are_exact('{isa}', {{}}, 2)"
+    script += f"\nt.test_bytes_go_from_layer_to_layer('{isa}', 48, 100)\nt.test_filters_of_their_own('{isa}', 40, 1)"
+    environment = {**os.environ, "FASTCNN_BYTE_DOTS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

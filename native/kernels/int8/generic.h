@@ -12,6 +12,8 @@ template <int V>
 constexpr bool kSumsFours =
 #if defined(__AVX512VNNI__)
     V == 16;
+#elif defined(__AVXVNNI__)
+    V == 8;
 #else
     false;
 #endif
@@ -90,7 +92,9 @@ template <int V>
     return acc + (IVec<V>)_mm512_madd_epi16(even, (__m512i)w.even) + (IVec<V>)_mm512_madd_epi16(odd, (__m512i)w.odd);
   }
 #endif
-#if defined(__AVX2__)
+#if defined(__AVXVNNI__)
+  if constexpr (V == 8) return (IVec<V>)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)x, (__m256i)w.even);
+#elif defined(__AVX2__)
   if constexpr (V == 8) {
     const __m256i even = _mm256_and_si256((__m256i)x, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16((__m256i)x, 8);
     return acc + (IVec<V>)_mm256_madd_epi16(even, (__m256i)w.even) + (IVec<V>)_mm256_madd_epi16(odd, (__m256i)w.odd);
@@ -319,6 +323,9 @@ template <int V>
 #endif
 #if defined(__AVX2__)
   // A negative weight is the same in 16 bits and in 32; the upper half of x is 0.
+#if defined(__AVXVNNI__)
+  if constexpr (V == 8) return (IVec<V>)_mm256_dpwssd_avx_epi32((__m256i)acc, (__m256i)x, (__m256i)w);
+#endif
   if constexpr (V == 8) return acc + (IVec<V>)_mm256_madd_epi16((__m256i)x, (__m256i)w);
 #endif
   return acc + x * w;
@@ -450,9 +457,12 @@ inline void depthwise_block(const Int8DepthwiseShape& s, const Int8DepthwiseArgs
 
 // Weights of the blocks of 64 channels follow those of single vectors, where there are such kernels.
 template <int V>
+constexpr bool kBlocks = kSumsFours<V> && V == 16;
+
+template <int V>
 size_t depthwise_bytes(int rows, int columns, int padded) {
   const size_t plain = static_cast<size_t>(rows) * columns * padded;
-  if constexpr (!kSumsFours<V>) return plain;
+  if constexpr (!kBlocks<V>) return plain;
   return (plain + 63) / 64 * 64 + static_cast<size_t>((padded + 63) / 64) * ((rows + 3) / 4) * columns * 256;
 }
 
@@ -460,7 +470,7 @@ template <int V>
 void depthwise_pack(const int8_t* weights, int rows, int columns, int padded, void* out) {
   const size_t plain = static_cast<size_t>(rows) * columns * padded;
   std::memcpy(out, weights, plain);
-  if constexpr (!kSumsFours<V>) return;
+  if constexpr (!kBlocks<V>) return;
   int8_t* to = static_cast<int8_t*>(out) + (plain + 63) / 64 * 64;
   for (int block = 0; block < padded; block += 64) {
     for (int g = 0; g < rows; g += 4) {
@@ -592,15 +602,20 @@ Int8Kernels make_int8_of(Isa isa) {
           largest<V>};
 }
 
+// An instruction set has the same tiles with and without sums of fours, which are not part of its name: what is planned
+// on one machine runs on another.
 template <int V>
 Int8Kernels make_int8(Isa isa) {
-  if constexpr (kSumsFours<V>) {
+  if constexpr (V == 16 && kSumsFours<V>) {
     return make_int8_of<V, RowTileOf<4, 7>, RowTileOf<2, 14>, RowTileOf<2, 8>, RowTileOf<4, 6>, RowTileOf<4, 5>,
-                        RowTileOf<4, 1>>(isa);
+                        RowTileOf<2, 7>, RowTileOf<4, 4>, RowTileOf<4, 1>>(isa);
   } else if constexpr (V == 16) {
-    return make_int8_of<V, RowTileOf<2, 7>, RowTileOf<2, 8>, RowTileOf<4, 4>, RowTileOf<4, 1>>(isa);
+    return make_int8_of<V, RowTileOf<2, 7>, RowTileOf<2, 8>, RowTileOf<4, 4>, RowTileOf<4, 7>, RowTileOf<2, 14>,
+                        RowTileOf<4, 6>, RowTileOf<4, 5>, RowTileOf<4, 1>>(isa);
+  } else if constexpr (kSumsFours<V>) {
+    return make_int8_of<V, RowTileOf<2, 6>, RowTileOf<2, 4>, RowTileOf<1, 7>, RowTileOf<4, 1>>(isa);
   } else {
-    return make_int8_of<V, RowTileOf<2, 4>, RowTileOf<1, 7>, RowTileOf<4, 1>>(isa);
+    return make_int8_of<V, RowTileOf<2, 4>, RowTileOf<1, 7>, RowTileOf<2, 6>, RowTileOf<4, 1>>(isa);
   }
 }
 
