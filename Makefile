@@ -19,7 +19,7 @@ $(STAMP)/tools: $(STAMP)/venv pyproject.toml
 
 $(STAMP)/dev: $(STAMP)/tools requirements/constraints.txt requirements/zoo.txt
 	$(PY) -m pip install -q -c requirements/constraints.txt "torch==2.13.0"
-	$(PY) tools/extras.py compress report demo dev bench | xargs -d '\n' $(PY) -m pip install -q -c requirements/constraints.txt
+	$(PY) tools/extras.py compress gpu report demo dev bench | xargs -d '\n' $(PY) -m pip install -q -c requirements/constraints.txt
 	$(PY) -m pip install -q --no-deps -r requirements/zoo.txt
 	touch $@
 

@@ -16,6 +16,7 @@ _EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     # extra: (module, distribution)
     "run time": (("numpy", "numpy"), ("safetensors", "safetensors"), ("typer", "typer"), ("rich", "rich")),
     "compress": (("torch", "torch"), ("accelerate", "accelerate"), ("yaml", "PyYAML")),
+    "gpu": (("triton", "triton"),),
     "bench": (
         ("onnx", "onnx"),
         ("onnxscript", "onnxscript"),

@@ -3,7 +3,8 @@
 The sign of 0, and of -0, is +1 here, unlike ``torch.sign``, which would make a third value of it. Its gradient is that
 of a hard tanh, 1 where |x| <= 1 and 0 elsewhere (the straight-through estimator). The two layers are what is left of
 trained ones: weights are planes of signs, in bits as the file has them, and there are no gradients. In training a layer
-multiplies whole numbers as floats; sums of up to 2^24 are exact in float32, so that both say the same.
+multiplies whole numbers as floats; sums of up to 2^24 are exact in float32, so that both say the same. On a GPU, bits
+are counted where :mod:`fastcnn.methods.lowprecision.gpu` serves the layer.
 
 References
 ----------
@@ -19,6 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fastcnn.methods.lowprecision.gpu.rule import take_note, why_reference
+from fastcnn.methods.lowprecision.gpu.window import Window
 
 
 @torch.library.custom_op("fastcnn::sign", mutates_args=())
@@ -157,6 +161,10 @@ def _sides(padding: Sequence[int]) -> tuple[int, int, int, int]:
     return (top, left, padding[2], padding[3]) if len(padding) == 4 else (top, left, top, left)
 
 
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return values[0], values[-1]
+
+
 @torch.library.custom_op("fastcnn::binary_conv2d", mutates_args=())
 def binary_conv2d(
     x: Tensor,
@@ -171,6 +179,7 @@ def binary_conv2d(
     planes: Sequence[int],
     binarize: bool,
     pad_value: int,
+    levels: int = 0,
 ) -> Tensor:
     """Convolution with weights of few bits: scale * sums + bias.
 
@@ -188,6 +197,8 @@ def binary_conv2d(
         Whether inputs count by their signs.
     pad_value : {-1, 0, 1}
         What stands around a map of signs; around others it is zero.
+    levels : int
+        A promise that inputs are whole numbers from 0 to it; 0 where there is none. Kernels of bits rely on it.
 
     Raises
     ------
@@ -196,13 +207,28 @@ def binary_conv2d(
     """
     channels = x.shape[1] // groups
     kh, kw = kernel_size
-    weight = unpack_planes(bits, planes, channels * kh * kw).reshape(-1, channels, kh, kw).to(x.dtype)
+    _check_bits(bits, planes, channels * kh * kw)
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"pad_value={pad_value} is not a sign or zero: give -1, 0 or 1")
+    top, left, bottom, right = _sides(padding)
+    window = Window(
+        kernel_size=(kh, kw), stride=_pair(stride), padding=(top, left, bottom, right), dilation=_pair(dilation),
+        groups=groups, pad_value=pad_value,
+    )  # fmt: skip
+    outputs = bits.shape[0] // len(planes)
+    why = why_reference(
+        x, bits, scale, bias, channels=channels, products=channels * kh * kw, planes=planes, binarize=binarize,
+        levels=levels, elements=window.elements(x, outputs),
+    )  # fmt: skip
+    take_note("binary_conv2d", x, why)
+    if not why:
+        from fastcnn.methods.lowprecision.gpu.products import convolve
+
+        return convolve(x, bits, scale, bias, window=window, planes=planes, levels=0 if binarize else levels)
+    weight = unpack_planes(bits, planes, channels * kh * kw).reshape(-1, channels, kh, kw).to(x.dtype)
     if binarize:
         x = sign(x)
     around = float(pad_value) if binarize else 0.0
-    top, left, bottom, right = _sides(padding)
     x = F.pad(x, (left, right, top, bottom), value=around)
     return _scaled(F.conv2d(x, weight, None, tuple(stride), 0, tuple(dilation), groups), scale, bias)
 
@@ -221,6 +247,7 @@ def _(
     planes: Sequence[int],
     binarize: bool,
     pad_value: int,
+    levels: int = 0,
 ) -> Tensor:
     weight = x.new_empty(bits.shape[0] // len(planes), x.shape[1] // groups, *kernel_size)
     top, left, bottom, right = _sides(padding)
@@ -230,13 +257,19 @@ def _(
 
 @torch.library.custom_op("fastcnn::binary_linear", mutates_args=())
 def binary_linear(
-    x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, planes: Sequence[int], binarize: bool
+    x: Tensor,
+    bits: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    planes: Sequence[int],
+    binarize: bool,
+    levels: int = 0,
 ) -> Tensor:
     """Fully connected layer with weights of few bits, (N, I) to (N, O): scale * sums + bias.
 
     Parameters
     ----------
-    x, bits, scale, bias, planes, binarize
+    x, bits, scale, bias, planes, binarize, levels
         As in :func:`binary_conv2d`, for x of shape (N, I).
 
     Raises
@@ -244,12 +277,29 @@ def binary_linear(
     ValueError
         If the bits do not fit the inputs.
     """
-    weight = unpack_planes(bits, planes, x.shape[1]).to(x.dtype)
+    products = x.shape[1]
+    _check_bits(bits, planes, products)
+    why = why_reference(
+        x, bits, scale, bias, channels=products, products=products, planes=planes, binarize=binarize, levels=levels,
+        elements=x.shape[0] * (bits.shape[0] // len(planes)) if x.dim() == 2 else 0,
+    )  # fmt: skip
+    take_note("binary_linear", x, why)
+    if not why:
+        from fastcnn.methods.lowprecision.gpu.products import multiply
+
+        return multiply(x, bits, scale, bias, planes=planes, levels=0 if binarize else levels)
+    weight = unpack_planes(bits, planes, products).to(x.dtype)
     return _scaled(F.linear(sign(x) if binarize else x, weight), scale, bias)
 
 
 @binary_linear.register_fake
 def _(
-    x: Tensor, bits: Tensor, scale: Tensor | None, bias: Tensor | None, planes: Sequence[int], binarize: bool
+    x: Tensor,
+    bits: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    planes: Sequence[int],
+    binarize: bool,
+    levels: int = 0,
 ) -> Tensor:
     return x.new_empty(x.shape[0], bits.shape[0] // len(planes))

@@ -194,7 +194,7 @@ class BinaryConv2d(ConvLike, _Packed):
         scale, bias = self._given()
         y: Tensor = torch.ops.fastcnn.binary_conv2d(
             x, self.bits, scale, bias, list(self.kernel_size), list(self.stride), sides, list(self.dilation),
-            self.groups, self.planes, self.signs_in, self.pad_value,
+            self.groups, self.planes, self.signs_in, self.pad_value, self.levels_in,
         )  # fmt: skip
         y = self._finish(y, box_mean(whole, self) if self.box else None, (-1, 1, 1))
         return y.squeeze(0) if input.dim() == 3 else y
@@ -248,7 +248,9 @@ class BinaryLinear(_Packed):
         whole = input if input.dim() == 2 else input.reshape(-1, self.in_features)
         x = self._taken(whole)
         scale, bias = self._given()
-        y: Tensor = torch.ops.fastcnn.binary_linear(x, self.bits, scale, bias, self.planes, self.signs_in)
+        y: Tensor = torch.ops.fastcnn.binary_linear(
+            x, self.bits, scale, bias, self.planes, self.signs_in, self.levels_in
+        )
         y = self._finish(y, whole.abs().mean(-1, keepdim=True) if self.box else None, (-1,))
         return y if input.dim() == 2 else y.reshape(*input.shape[:-1], self.out_features)
 
