@@ -57,7 +57,7 @@ def test_scratch_of_candidates_that_lost_is_given_back(isa: str) -> None:
     net = compiled(graph, isa, 1)
     built = native(net)
     before = built.net.scratch_bytes
-    (index,) = (i for i, draft in enumerate(built.lowered.drafts) if draft.op in ("direct", "winograd", "fft"))
+    (index,) = (i for i, draft in enumerate(built.lowered.drafts) if draft.op in ("direct", "winograd", "fft", "amx"))
     chosen = built.chosen[index]
     large = max(
         (c for c in built.lowered.drafts[index].candidates if c.op == "fft"), key=lambda c: int(c.attrs["chunk"])
