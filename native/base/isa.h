@@ -65,3 +65,22 @@ CpuInfo cpu_info();
   (void)(isa);                          \
   return prefix##scalar();
 #endif
+
+// Body of the lookup of a family for the tile registers of AMX: &<prefix><isa>(), or null where there are none.
+#if defined(__x86_64__) && FASTCNN_HAVE_AMX
+#define FASTCNN_AMX_LOOKUP_NATIVE(isa, prefix) \
+  if (isa == ::fastcnn::Isa::kAvx512Amx) return &prefix##avx512_amx();
+#else
+#define FASTCNN_AMX_LOOKUP_NATIVE(isa, prefix)
+#endif
+#if defined(__x86_64__) && FASTCNN_EMULATE_AVX512
+#define FASTCNN_AMX_LOOKUP_EMULATED(isa, prefix) \
+  if (isa == ::fastcnn::Isa::kAvx512Emulated) return &prefix##avx512_emulated();
+#else
+#define FASTCNN_AMX_LOOKUP_EMULATED(isa, prefix)
+#endif
+#define FASTCNN_AMX_LOOKUP(isa, prefix)    \
+  FASTCNN_AMX_LOOKUP_NATIVE(isa, prefix)   \
+  FASTCNN_AMX_LOOKUP_EMULATED(isa, prefix) \
+  (void)(isa);                             \
+  return nullptr;

@@ -120,7 +120,7 @@ int64_t int8_amx_rule(StepRule& r) {
   r.word("split", {"tiles", "panels"});
   const Tensor &in = r.s.in[0], &out = r.s.out;
   r.require(in.space == Space::kArena, "reads behind its input, in the arena only");
-  filter_words(r, taps);
+  const int64_t words = filter_words(r, taps);
   const auto &kernel = r.s.list("kernel", 2), &stride = r.s.list("stride", 2), &dilation = r.s.list("dilation", 2);
   r.require(bounded_product({kernel[0], dilation[0], in.row, 4}) <= INT32_MAX / 2 &&
                 bounded_product({kernel[1], dilation[1], in.pixel, 4}) <= INT32_MAX / 2,
@@ -130,6 +130,7 @@ int64_t int8_amx_rule(StepRule& r) {
   const int64_t steps = bounded_product({runs, (taps / runs * in.lanes * 4 + kByteTileBytes - 1) / kByteTileBytes});
   const int64_t pixel =
       out.h == 1 && out.w == 1 ? static_cast<int64_t>(in.image) : bounded_product({stride[1], in.pixel});
+  r.packing = words + 4 * steps;
   r.past = std::min(kMost, bounded_product({kByteTilePixels, pixel}) + kByteTileBytes);
   floats += bounded_product({steps, whole_groups(out.c) / 16, kByteTile / 4}) + steps;
   return std::min(floats, kMost);

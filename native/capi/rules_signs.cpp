@@ -124,7 +124,7 @@ int64_t sign_amx_rule(StepRule& r) {
   const int64_t run_bytes = bounded_product({kernel[0] * kernel[1] / runs, in.pixel, 32});
   const int64_t steps = bounded_product({runs, (run_bytes + kByteTileBytes - 1) / kByteTileBytes});
   floats += bounded_product({steps, whole_words(out.c) / 16, kByteTile / 4}) + steps + whole_words(out.c);
-  r.packing = run_bytes * runs;
+  r.packing = run_bytes * runs / 4 + 4 * steps;
   return std::min(floats, kMost);
 }
 

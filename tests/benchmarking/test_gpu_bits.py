@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import torch
 
 from fastcnn.benchmarking import gpu_bits
 from fastcnn.benchmarking.gpu_bits import BITS, FLOAT32, LAYER, ONE_EACH, ONE_EACH_BITS, SIZE
+from tests.methods.lowprecision.gpu.marks import SECONDS, needs_triton
 
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 IN_SMALL = """
 import torch
 from fastcnn.benchmarking import gpu_bits as g
@@ -79,6 +78,7 @@ def test_a_run_in_small() -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     for label in (BITS, ONE_EACH, ONE_EACH_BITS, FLOAT32, LAYER, "error 0.0e+00", "3 x 3, 20 channels, 3 x 3, batch 2"):

@@ -21,6 +21,8 @@ from tests.capi import library
 from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.damage import HEADER, repaired
 from tests.capi.library import Net, Refused
+from tests.engine.binary_nets import conv as binary_conv
+from tests.engine.byte_tiles import TILE_ISAS, take
 from tests.engine.int8_nets import conv as int8_conv
 from tests.engine.nets import Maker, choose, compiled, native
 
@@ -47,29 +49,46 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     assert changed, "no step was changed"
 
 
+@pytest.fixture
+def tile_isa() -> str:
+    """With the tile registers of AMX, emulated if they can be."""
+    if not TILE_ISAS:
+        pytest.skip("no AMX here, nor registers that emulate it")
+    return "avx512_emulated" if "avx512_emulated" in TILE_ISAS else TILE_ISAS[0]
+
+
+PAST = "reads past the border of its input"
+
+
 @pytest.mark.parametrize(
-    ("attrs", "words"),
+    ("op", "attrs", "words"),
     [
-        ({"split": "pixels"}, "split"),
-        ({"stride": [1, 1 << 20]}, "reads past the border of its input"),
-        ({"dilation": [3, 3]}, "reads past the border of its input"),
-        ({"out_zero": 300}, "out_zero"),
-        ({"kernel": [2, 2]}, "weight, taps and channels differ"),
+        ("int8_amx", {"split": "pixels"}, "split"),
+        ("int8_amx", {"stride": [1, 1 << 20]}, PAST),
+        ("int8_amx", {"dilation": [3, 3]}, PAST),
+        ("int8_amx", {"out_zero": 300}, "out_zero"),
+        ("int8_amx", {"kernel": [2, 2]}, "weight, taps and channels differ"),
+        ("sign_amx", {"split": "rows"}, "split"),
+        ("sign_amx", {"stride": [1, 1 << 20]}, PAST),
+        ("sign_amx", {"dilation": [3, 3]}, PAST),
+        ("sign_amx", {"kernel": [2, 2]}, "weight, taps and channels differ"),
+        ("sign_amx", {"groups": 2}, "groups need whole words of channels"),
+        ("sign_amx", {"in_planes": 2}, "takes two planes|weight, taps and channels differ"),
     ],
 )
-def test_attributes_no_planner_gives_to_amx_of_bytes(
-    attrs: dict[str, Any], words: str, lying: Callable[..., None], tmp_path: Path
+def test_attributes_no_planner_gives_to_tiles_of_bytes(
+    op: str, attrs: dict[str, Any], words: str, tile_isa: str, lying: Callable[..., None], tmp_path: Path
 ) -> None:
-    isa = next((isa for isa in ("avx512_emulated", "avx512_amx") if isa in _native.host()["isa_available"]), None)
-    if isa is None or not _native.amx(isa):
-        pytest.skip("no AMX here, nor registers that emulate it")
     make = Maker(1, (2, 20, 9, 9))
-    net = compiled(make.graph(int8_conv(make, make.op("relu", int8_conv(make, "x0", 20, 40)), 40, 20)), isa)
-    layer = next(d.name for d in native(net).lowered.drafts if d.op == "int8_conv")
-    choose(net, layer, Candidate("int8_amx:tiles", "int8_amx", {"split": "tiles"}))
+    if op == "int8_amx":
+        graph = make.graph(int8_conv(make, make.op("relu", int8_conv(make, "x0", 20, 40)), 40, 20))
+    else:
+        graph = make.graph(binary_conv(make, "x0", 20, 40))
+    net = compiled(graph, tile_isa)
+    assert take(net, "tiles") > 0
     net.export(tmp_path / "good.fcp")
-    lying("int8_amx", **attrs)
-    with pytest.raises(ArtifactError, match=rf"step \d+ \(int8_amx\): .*{words}"):
+    lying(op, **attrs)
+    with pytest.raises(ArtifactError, match=rf"step \d+ \({op}\): .*({words})"):
         net.export(tmp_path / "net.fcp")
 
 
@@ -107,14 +126,11 @@ def test_attributes_no_planner_gives(
     ],
 )
 def test_attributes_no_planner_gives_to_amx(
-    attrs: dict[str, Any], words: str, lying: Callable[..., None], tmp_path: Path
+    attrs: dict[str, Any], words: str, tile_isa: str, lying: Callable[..., None], tmp_path: Path
 ) -> None:
-    isa = next((isa for isa in ("avx512_emulated", "avx512_amx") if isa in _native.host()["isa_available"]), None)
-    if isa is None or not _native.amx(isa):
-        pytest.skip("no AMX here, nor registers that emulate it")
     make = Maker(1, (2, 20, 9, 9))
     layer = make.conv(make.op("mul_scalar", "x0", value=1.0), 20, 40)
-    net = compiled(make.graph(layer), isa)
+    net = compiled(make.graph(layer), tile_isa)
     choose(net, layer, Candidate("amx", "amx", {"split": "pixels", "rows": 4, "images": 1, "products": "bf16"}))
     net.export(tmp_path / "good.fcp")
     lying("amx", **attrs)

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.capi import library
 from tests.capi.cases import CASES, compiled_case, inputs_of
 from tests.capi.library import LIB, Net, Refused
 from tests.engine.binary_nets import conv as binary_conv
+from tests.engine.byte_tiles import SPLITS, on_tiles, take
 from tests.engine.int8_nets import conv as int8_conv
 from tests.engine.nets import ISAS, Maker, choose, compiled, fuse, native
 
@@ -51,7 +53,7 @@ def test_the_cases_use_every_step_of_the_runtime() -> None:
     assert used | {"amx", "int8_amx", "sign_amx"} == set(_native.step_ops())
 
 
-@pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
+@on_tiles
 @pytest.mark.parametrize("threads", [1, 2])
 def test_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
     """A picture's layer and one of blocked maps, in every way to share them out."""
@@ -68,35 +70,28 @@ def test_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
         assert np.array_equal(Net(tmp_path / "net.fcp").run(*inputs)[0], net.run(inputs)[0])
 
 
-@pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_bytes_on_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
-    make = Maker(4, (2, 3, 13, 11))
-    y = make.op("relu", int8_conv(make, "x0", 3, 40, stride=(2, 2)))
-    graph = make.graph(int8_conv(make, make.op("relu", int8_conv(make, y, 40, 70)), 70, 35, (1, 1)))
-    net = compiled(graph, isa, threads, exact=True)
-    inputs = inputs_of(graph)
-    for split in ("tiles", "panels"):
-        for draft in native(net).lowered.drafts:
-            if draft.op == "int8_conv":
-                choose(net, draft.name, Candidate(f"int8_amx:{split}", "int8_amx", {"split": split}))
-        net.export(tmp_path / "net.fcp")
-        assert np.array_equal(Net(tmp_path / "net.fcp").run(*inputs)[0], net.run(inputs)[0])
+def bytes_net(make: Maker) -> Graph:
+    y = make.op("relu", int8_conv(make, "x0", 20, 40, stride=(2, 2)))
+    return make.graph(int8_conv(make, make.op("relu", int8_conv(make, y, 40, 70)), 70, 35, (1, 1)))
 
 
-@pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_signs_on_tile_registers(isa: str, threads: int, tmp_path: Path) -> None:
-    make = Maker(4, (2, 40, 13, 11))
+def signs_net(make: Maker) -> Graph:
     limits = make.rng.integers(-9, 10, 70).astype(np.int32)
-    y = binary_conv(make, "x0", 40, 70, stride=(2, 2), pad_value=0, thresholds=limits)
-    graph = make.graph(binary_conv(make, y, 70, 35))
+    y = binary_conv(make, "x0", 20, 70, stride=(2, 2), pad_value=0, thresholds=limits)
+    return make.graph(binary_conv(make, y, 70, 35))
+
+
+@on_tiles
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("net_of", [bytes_net, signs_net])
+def test_bytes_and_signs_on_tile_registers(
+    isa: str, threads: int, net_of: Callable[[Maker], Graph], tmp_path: Path
+) -> None:
+    graph = net_of(Maker(4, (2, 20, 13, 11)))
     net = compiled(graph, isa, threads, exact=True)
     inputs = inputs_of(graph)
-    for split in ("tiles", "panels"):
-        for draft in native(net).lowered.drafts:
-            if draft.op == "sign_conv":
-                choose(net, draft.name, Candidate(f"sign_amx:{split}", "sign_amx", {"split": split}))
+    for split in SPLITS:
+        assert take(net, split) >= 2
         net.export(tmp_path / "net.fcp")
         assert np.array_equal(Net(tmp_path / "net.fcp").run(*inputs)[0], net.run(inputs)[0])
 

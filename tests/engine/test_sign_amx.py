@@ -7,25 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn import _native
-from fastcnn.engine.plan.slots import Candidate
-from fastcnn.engine.run.net import CompiledNet
 from tests.engine.binary_nets import batch_norm, conv
-from tests.engine.nets import ISAS, Maker, choose, compiled, native
+from tests.engine.byte_tiles import SPLITS, on_tiles, take
+from tests.engine.nets import Maker, compiled
 from tests.engine.test_binary import same
-
-on_tiles = pytest.mark.parametrize("isa", [isa for isa in ISAS if _native.amx(isa)])
-SPLITS = ("tiles", "panels")
-
-
-def take(net: CompiledNet, split: str) -> int:
-    """Run every convolution of signs on tile registers; returns how many there are."""
-    drafts = [d for d in native(net).lowered.drafts if d.op == "sign_conv"]
-    for draft in drafts:
-        choose(net, draft.name, Candidate(f"sign_amx:{split}", "sign_amx", {"split": split}))
-    names = [native(net).net.kernel(i) for i in range(native(net).net.steps)]
-    assert sum(name.startswith("sign_conv_") and "_amx_32x32_" in name for name in names) == len(drafts)
-    return len(drafts)
 
 
 @on_tiles

@@ -81,28 +81,29 @@ class ByteTiles {
       const int64_t together = std::min<int64_t>(kByteTilePanel, vectors - panel * kByteTilePanel);
       for (size_t k = 0; k < offsets_.size(); ++k) {
         const int64_t tile = static_cast<int64_t>(k) * together + vector % kByteTilePanel;
-        int8_t* const to = bytes() + panel * panel_bytes() + tile * kByteTile + o % 16 * 4;
+        int8_t* const to =
+            reinterpret_cast<int8_t*>(weights_.data()) + panel * panel_bytes() + tile * kByteTile + o % 16 * 4;
         for (int64_t i = 0; i < count_[k]; ++i) to[i / 4 * 64 + i % 4] = filter[static_cast<size_t>(first_[k] + i)];
       }
     }
+    first_ = count_ = {};
   }
 
   int64_t panels() const { return (vectors_ + kByteTilePanel - 1) / kByteTilePanel; }
   int images() const { return images_; }
-  const int8_t* panel(int64_t p) const { return const_cast<ByteTiles*>(this)->bytes() + p * panel_bytes(); }
+  const int8_t* panel(int64_t p) const { return reinterpret_cast<const int8_t*>(weights_.data()) + p * panel_bytes(); }
   size_t weight_bytes() const { return weights_.size() * sizeof(float) + offsets_.size() * sizeof(int32_t); }
   // Bytes behind the end of a map that tiles may read.
   size_t past() const { return past_; }
 
  private:
-  int8_t* bytes() { return reinterpret_cast<int8_t*>(weights_.data()); }
   ptrdiff_t panel_bytes() const { return static_cast<ptrdiff_t>(offsets_.size()) * kByteTilePanel * kByteTile; }
 
   int images_ = 1;
   int64_t vectors_ = 0;
   size_t past_ = 0;
   std::vector<int32_t> offsets_;
-  std::vector<int64_t> first_, count_;  // bytes of a filter in each step
+  std::vector<int64_t> first_, count_;  // bytes of a filter in each step, until it is packed
   Buffer weights_;
 };
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,10 +18,9 @@ from fastcnn.benchmarking.gpu_bits import precision
 from fastcnn.methods.lowprecision.gpu import watch
 from tests.methods.lowprecision.gpu.cases import CASES, Case, computed, expected
 from tests.methods.lowprecision.gpu.layers import LAYERS, packed
+from tests.methods.lowprecision.gpu.marks import SECONDS, needs_gpu, needs_triton
 
 ROOT = Path(__file__).parents[4]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
 def child(folder: Path, module: str, *words: str, **environment: str) -> str:
@@ -35,6 +33,7 @@ def child(folder: Path, module: str, *words: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
